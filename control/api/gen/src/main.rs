@@ -1,0 +1,2 @@
+//! Generates the schema table.
+fn main() {}

@@ -1,0 +1,8 @@
+//! Kubernetes vocabulary, without I/O: what a resource is, how objects are decoded, checked,
+//! patched and selected, and how refusals are worded.
+//!
+//! Everything above the store imports this crate; it imports nothing of the project.
+
+pub mod field;
+pub mod scheme;
+pub mod status;

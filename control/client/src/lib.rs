@@ -1,0 +1,1 @@
+//! The API's clients: in-process kube client, shared informers, work queues, events.

@@ -1,0 +1,1 @@
+//! Kubernetes controllers: a pure plan() and a thin act() each.

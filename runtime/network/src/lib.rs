@@ -1,0 +1,1 @@
+//! The node's network: pod address range, local routes.
