@@ -1,1 +1,13 @@
-//! The API's clients: in-process kube client, shared informers, work queues, events.
+//! The API's clients, for everything that is not the API server: shared informers, work
+//! queues with back-off, and the event recorder.
+//!
+//! Controllers, scheduler and kubelet talk to the API through [`kube::Client`], in process
+//! or over the network; nothing here knows which.
+
+pub mod events;
+pub mod informer;
+pub mod workqueue;
+
+pub use events::{EventType, Recorder};
+pub use informer::{Change, Informer, ObjectKey, Reader};
+pub use workqueue::WorkQueue;
