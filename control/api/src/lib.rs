@@ -4,5 +4,6 @@
 //! Everything above the store imports this crate; it imports nothing of the project.
 
 pub mod field;
+pub mod schema;
 pub mod scheme;
 pub mod status;
