@@ -1,1 +1,3 @@
 //! The Kubernetes API server: TLS, filters, registry, watch cache, discovery, OpenAPI.
+
+pub mod registry;
