@@ -71,6 +71,8 @@ pub enum FieldErrorKind {
     TooMany,
     /// The value has the wrong type.
     TypeInvalid,
+    /// The value is too short.
+    TooShort,
     /// The server failed while checking.
     Internal,
 }
@@ -88,6 +90,7 @@ impl FieldErrorKind {
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",
             Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::TooShort => "FieldValueTooShort",
             Self::Internal => "InternalError",
         }
     }
@@ -103,6 +106,7 @@ impl FieldErrorKind {
             Self::TooLong => "Too long",
             Self::TooMany => "Too many",
             Self::TypeInvalid => "Invalid value",
+            Self::TooShort => "Too short",
             Self::Internal => "Internal error",
         }
     }
@@ -141,12 +145,15 @@ impl FieldError {
         Self::new(FieldErrorKind::Invalid, path, Some(value.into()), detail)
     }
 
-    /// The value is none of `supported`.
+    /// The value is none of `supported`, which are printed in the order given (Kubernetes sorts them
+    /// for some fields and not for others: `"Always", "OnFailure", "Never"`).
     pub fn not_supported(path: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let mut sorted: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
-        sorted.sort();
-        let detail =
-            if sorted.is_empty() { String::new() } else { format!("supported values: {}", sorted.join(", ")) };
+        let quoted: Vec<_> = supported.iter().map(|s| go_quote(s)).collect();
+        let detail = if quoted.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", quoted.join(", "))
+        };
         Self::new(FieldErrorKind::NotSupported, path, Some(value.into()), detail)
     }
 
@@ -162,17 +169,35 @@ impl FieldError {
 
     /// The value is longer than `max` bytes.
     pub fn too_long(path: &FieldPath, max: usize) -> Self {
-        Self::new(FieldErrorKind::TooLong, path, None, format!("may not be more than {max} bytes"))
+        let detail = format!("may not be more than {max} byte{}", plural(max));
+        Self::new(FieldErrorKind::TooLong, path, None, detail)
+    }
+
+    /// The value is shorter than `min` bytes.
+    pub fn too_short(path: &FieldPath, min: usize) -> Self {
+        let detail = format!("must be at least {min} byte{}", plural(min));
+        Self::new(FieldErrorKind::TooShort, path, None, detail)
     }
 
     /// There are more than `max` entries.
     pub fn too_many(path: &FieldPath, actual: usize, max: usize) -> Self {
-        Self::new(
-            FieldErrorKind::TooMany,
-            path,
-            Some(actual.into()),
-            format!("must have at most {max} item{}", if max == 1 { "" } else { "s" }),
-        )
+        let detail = format!("must have at most {max} item{}", plural(max));
+        Self::new(FieldErrorKind::TooMany, path, Some(actual.into()), detail)
+    }
+
+    /// The value has the wrong type.
+    pub fn type_invalid(path: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorKind::TypeInvalid, path, Some(value.into()), detail)
+    }
+
+    /// The server failed while checking the field.
+    pub fn internal(path: &FieldPath, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorKind::Internal, path, None, detail)
+    }
+
+    /// One `Invalid` per complaint of a check from [`crate::names`].
+    pub fn each_invalid(path: &FieldPath, value: &str, complaints: Vec<String>) -> Vec<Self> {
+        complaints.into_iter().map(|text| Self::invalid(path, value, text)).collect()
     }
 
     /// The message without the path: the `message` of a status cause.
@@ -182,6 +207,7 @@ impl FieldError {
             FieldErrorKind::Required
             | FieldErrorKind::Forbidden
             | FieldErrorKind::TooLong
+            | FieldErrorKind::TooShort
             | FieldErrorKind::Internal => None,
             _ => self.value.as_ref().map(show),
         };
@@ -197,17 +223,117 @@ impl FieldError {
     }
 }
 
-/// A value as Go's validation prints it: strings quoted, the rest as JSON.
+/// A value as Kubernetes' messages show it: strings quoted, the rest as JSON.
 fn show(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("{text:?}"),
-        Value::Null => "null".to_owned(),
+        Value::String(text) => go_quote(text),
         other => other.to_string(),
     }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// A string in double quotes, escaped as Go's `%q` escapes it (which most of Kubernetes' messages
+/// use): control characters as `\n` or `\x00`, printable Unicode as it is.
+pub fn go_quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if is_printable(c) => out.push(c),
+            c if u32::from(c) < 0x80 => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if u32::from(c) < 0x1_0000 => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Whether Go calls a character printable: no control character, and no space but the ASCII one.
+/// Rust's own escaping knows which characters are graphic, so it is asked.
+pub(crate) fn is_printable(c: char) -> bool {
+    match c {
+        ' ' | '\'' | '"' | '\\' => true,
+        c if c.is_whitespace() => false,
+        c => is_extending(c) || c.escape_debug().len() == 1,
+    }
+}
+
+/// Marks that combine with the character before them: Rust escapes them, Go prints them.
+fn is_extending(c: char) -> bool {
+    matches!(u32::from(c), 0x300..=0x36f | 0x1ab0..=0x1aff | 0x1dc0..=0x1dff | 0x20d0..=0x20ff | 0xfe00..=0xfe0f | 0xfe20..=0xfe2f)
 }
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.body())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn errors_read_as_kubernetes_writes_them() {
+        let path = FieldPath::new("spec").child("containers").index(0).child("name");
+        let cases = [
+            (FieldError::required(&path, ""), "Required value"),
+            (FieldError::required(&path, "why"), "Required value: why"),
+            (FieldError::duplicate(&path, "a"), "Duplicate value: \"a\""),
+            (FieldError::invalid(&path, 70000, "too big"), "Invalid value: 70000: too big"),
+            (FieldError::invalid(&path, json!({"a": ["b"]}), "no"), r#"Invalid value: {"a":["b"]}: no"#),
+            (FieldError::invalid(&path, Value::Null, "no"), "Invalid value: null: no"),
+            (
+                FieldError::not_supported(&path, "x", &["b", "a"]),
+                "Unsupported value: \"x\": supported values: \"b\", \"a\"",
+            ),
+            (FieldError::not_supported(&path, "x", &[]), "Unsupported value: \"x\""),
+            (FieldError::forbidden(&path, "no"), "Forbidden: no"),
+            (FieldError::not_found(&path, "v"), "Not found: \"v\""),
+            (FieldError::too_long(&path, 63), "Too long: may not be more than 63 bytes"),
+            (FieldError::too_long(&path, 1), "Too long: may not be more than 1 byte"),
+            (FieldError::too_short(&path, 2), "Too short: must be at least 2 bytes"),
+            (FieldError::too_many(&path, 9, 8), "Too many: 9: must have at most 8 items"),
+            (FieldError::internal(&path, "broken"), "Internal error: broken"),
+        ];
+        for (error, body) in cases {
+            assert_eq!(error.body(), body);
+            assert_eq!(error.to_string(), format!("spec.containers[0].name: {body}"));
+        }
+    }
+
+    #[test]
+    fn paths_are_written_with_dots_and_brackets() {
+        let labels = FieldPath::root().child("metadata").child("labels");
+        assert_eq!(labels.key("a/b").as_str(), "metadata.labels[a/b]");
+        assert_eq!(FieldPath::root().to_string(), "<nil>");
+    }
+
+    #[test]
+    fn quoting_follows_go() {
+        for (text, quoted) in [
+            ("it's", r#""it's""#),
+            ("a\"b\\", r#""a\"b\\""#),
+            ("a\nb\t\u{0}\u{7f}", r#""a\nb\t\x00\x7f""#),
+            ("é日e\u{301}", "\"é日e\u{301}\""),
+            ("\u{a0}\u{2028}", r#""\u00a0\u2028""#),
+        ] {
+            assert_eq!(go_quote(text), quoted);
+        }
     }
 }
