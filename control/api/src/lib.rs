@@ -3,7 +3,14 @@
 //!
 //! Everything above the store imports this crate; it imports nothing of the project.
 
+pub mod codec;
 pub mod field;
+pub mod meta;
+pub mod names;
+pub mod quantity;
 pub mod schema;
 pub mod scheme;
+pub mod selector;
 pub mod status;
+pub mod strict;
+pub mod time;

@@ -33,7 +33,6 @@ const SPECIAL: &[(&str, &str)] = &[
     ("apimachinery.pkg.util.intstr.IntOrString", "intOrString"),
     ("apimachinery.pkg.apis.meta.v1.Time", "time"),
     ("apimachinery.pkg.apis.meta.v1.MicroTime", "microTime"),
-    ("apimachinery.pkg.apis.meta.v1.Duration", "duration"),
     ("apimachinery.pkg.apis.meta.v1.FieldsV1", "fieldsV1"),
     ("apimachinery.pkg.apis.meta.v1.Verbs", "strings"),
     ("apimachinery.pkg.runtime.RawExtension", "rawExtension"),

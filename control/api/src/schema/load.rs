@@ -159,7 +159,6 @@ fn read_type(ty: &str, within: &str, names: &[&'static str]) -> Result<(Shape, K
         "intOrString" => Kind::IntOrString,
         "time" => Kind::Time,
         "microTime" => Kind::MicroTime,
-        "duration" => Kind::Duration,
         "rawExtension" => Kind::RawExtension,
         "fieldsV1" => Kind::FieldsV1,
         "json" => Kind::Json,
@@ -172,11 +171,7 @@ fn read_type(ty: &str, within: &str, names: &[&'static str]) -> Result<(Shape, K
     Ok((shape, kind))
 }
 
-fn read_reference(
-    reference: &str,
-    within: &str,
-    names: &[&'static str],
-) -> Result<MessageRef, &'static str> {
+fn read_reference(reference: &str, within: &str, names: &[&'static str]) -> Result<MessageRef, &'static str> {
     let name = if reference.starts_with('.') {
         let package = within.rsplit_once('.').map_or("", |(package, _)| package);
         format!("{package}{reference}")
@@ -256,4 +251,44 @@ fn wire_view(draft: &Draft, fields: &[Field]) -> Vec<(u32, Wire)> {
     wire.sort_unstable_by_key(|(tag, _)| *tag);
     wire.shrink_to_fit();
     wire
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_refused_with_its_line() {
+        let cases = [
+            ("  name 1 string\n", 1, "a field before any message"),
+            ("message a.B\n  name 1\n", 2, "a field needs name, tag and type"),
+            ("message a.B\n  name x string\n", 2, "a tag that is no number"),
+            ("message a.B\n  name 1 .C\n", 2, "a type that is not in the table"),
+            ("message a.B\n  name 1 string shiny\n", 2, "an unknown flag"),
+            ("message a.B\n  + 1 string\n", 2, "only messages can be inlined"),
+            ("message a.B shiny\n", 1, "an unknown word after the message's name"),
+            ("what\n", 1, "neither a message nor a field"),
+        ];
+        for (text, line, what) in cases {
+            assert_eq!(load(text).unwrap_err(), LoadError { line, what }, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_read() {
+        let table = load(
+            "# words\nmessage io.k8s.a.B kind=g/v1/B atomic\n  + 2 .C\n  x 1 []string required list=set patch=merge\n\
+             message io.k8s.a.C\n  b 1 a.B\n  y 3 map:int32 pointer map=atomic default=1\n",
+        )
+        .unwrap();
+        let b = table.by_name("io.k8s.a.B").unwrap();
+        assert!(b.atomic);
+        assert_eq!(table.by_kind("g", "v1", "B").unwrap().name, b.name);
+        let names: Vec<_> = b.fields.iter().map(|field| (field.name, field.inline)).collect();
+        assert_eq!(names, [("b", true), ("x", false), ("y", true)]);
+        assert_eq!(b.wires(), [(1, Wire::Field(1)), (2, Wire::Inline(MessageRef(1)))]);
+        let y = b.field("y").unwrap();
+        assert_eq!((y.shape, y.kind, y.pointer, y.default), (Shape::Map, Kind::Int32, true, Some("1")));
+        assert_eq!(b.field("b").unwrap().kind, Kind::Message(MessageRef(0)));
+    }
 }

@@ -130,8 +130,6 @@ pub enum Kind {
     Time,
     /// Time to the microsecond, RFC 3339.
     MicroTime,
-    /// Go's duration: `1m30s`.
-    Duration,
     /// Any object (`RawExtension`).
     RawExtension,
     /// A set of field paths, kept as it came (`FieldsV1`).
@@ -301,7 +299,6 @@ impl Kind {
             Self::IntOrString => "intstr.IntOrString",
             Self::Time => "v1.Time",
             Self::MicroTime => "v1.MicroTime",
-            Self::Duration => "v1.Duration",
             Self::RawExtension => "runtime.RawExtension",
             Self::FieldsV1 => "v1.FieldsV1",
             Self::Json => "v1.JSON",
