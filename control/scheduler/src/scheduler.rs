@@ -38,6 +38,8 @@ enum Message {
     Pod(Change<Pod>),
     Node(Change<Node>),
     BindFailed(QueuedPod),
+    /// The pod was gone when it was to be bound.
+    Vanished(String),
 }
 
 /// See the module.
@@ -133,6 +135,7 @@ impl Scheduler {
                 self.cache.forget(queued.uid());
                 self.queue.set_failed(queued, Instant::now());
             }
+            Message::Vanished(uid) => self.cache.forget(&uid),
         }
     }
 
@@ -215,8 +218,9 @@ impl Scheduler {
                     let message = format!("Successfully assigned {namespace}/{name} to {node}");
                     recorder.event(&reference(&pod), EventType::Normal, "Scheduled", message);
                 }
-                // Gone, or somebody else bound it: the informer says so.
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    drop(sender.send(Message::Vanished(queued.uid().to_owned())));
+                }
                 Err(error) => {
                     let message = format!("binding rejected: {}", chain(&error));
                     recorder.event(&reference(&pod), EventType::Warning, "FailedScheduling", message);

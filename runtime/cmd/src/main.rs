@@ -1,2 +1,23 @@
-//! The sampan binary.
-fn main() {}
+//! The `sampan` binary: parse, configure, run, drain.
+
+mod args;
+mod commands;
+mod components;
+mod config_file;
+mod data_dir;
+mod error;
+mod logging;
+mod node_name;
+mod settings;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match args::parse(std::env::args_os().collect()).and_then(commands::run) {
+        Ok(code) => code,
+        Err(error) => {
+            error.print();
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -13,7 +13,7 @@ use crate::framework::{ClusterEvent, FilterPlugin, ScorePlugin, scale_to_max};
 pub struct NodeAffinity;
 
 /// Whether a node has what a pod requires of it.
-pub fn required_matches(pod: &Pod, node: &NodeInfo) -> bool {
+fn required_matches(pod: &Pod, node: &NodeInfo) -> bool {
     let Some(spec) = &pod.spec else { return true };
     let labels = node.node.metadata.labels.as_ref();
     let label = |key: &str| labels.and_then(|labels| labels.get(key));
