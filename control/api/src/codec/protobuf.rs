@@ -381,3 +381,6 @@ fn wire(what: &str) -> DecodeError {
 fn is_varint(kind: Kind) -> bool {
     matches!(kind, Kind::Bool | Kind::Int32 | Kind::Int64)
 }
+
+#[cfg(test)]
+mod tests;
