@@ -245,10 +245,13 @@ impl Status {
         })
     }
 
-    /// 422 for a patch that cannot be applied: Kubernetes says no more than this.
-    pub fn unprocessable() -> Self {
+    /// 422 for a patch that cannot be applied. Kubernetes says no more than this sentence; why it
+    /// failed stands in the cause.
+    pub fn unprocessable(why: impl Into<String>) -> Self {
         let message = "the server rejected our request due to an error in our request";
-        Self::failure(422, "Invalid", message).with_details(StatusDetails::default())
+        let cause = StatusCause { message: why.into(), ..StatusCause::default() };
+        Self::failure(422, "Invalid", message)
+            .with_details(StatusDetails { causes: vec![cause], ..StatusDetails::default() })
     }
 }
 
