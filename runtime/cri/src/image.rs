@@ -31,13 +31,28 @@ pub struct PullCredentials {
 pub enum ImageError {
     /// The reference does not parse (`InvalidImageName`).
     #[error("couldn't parse image name {name:?}: {why}")]
-    InvalidName { name: String, why: String },
+    InvalidName {
+        /// The reference.
+        name: String,
+        /// Why it does not parse.
+        why: String,
+    },
     /// The image is not on the node and could not be fetched (`ErrImagePull`).
     #[error("failed to pull image {name:?}: {why}")]
-    Pull { name: String, why: String },
+    Pull {
+        /// The reference.
+        name: String,
+        /// Why it could not be fetched.
+        why: String,
+    },
     /// The image is there, but is nothing that a runtime here can run (`ImageInspectError`).
     #[error("image {name:?} cannot be run here: {why}")]
-    Unsupported { name: String, why: String },
+    Unsupported {
+        /// The reference.
+        name: String,
+        /// Why it cannot run here.
+        why: String,
+    },
     /// The image store failed.
     #[error("image store: {0}")]
     Store(String),

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use futures::Stream;
 
 use crate::types::{
-    ContainerConfig, ContainerEvent, ContainerId, ContainerStats, ContainerStatus, SandboxConfig, SandboxId,
-    SandboxStatus, ContainerResources,
+    ContainerConfig, ContainerEvent, ContainerId, ContainerResources, ContainerStats, ContainerStatus,
+    SandboxConfig, SandboxId, SandboxStatus,
 };
 
 /// Why a runtime refused.
@@ -16,17 +16,29 @@ use crate::types::{
 pub enum RuntimeError {
     /// No such sandbox or container (it may be gone already).
     #[error("{what} not found")]
-    NotFound { what: String },
+    NotFound {
+        /// The kind and the identity.
+        what: String,
+    },
     /// The request cannot be met as it stands (`CreateContainerConfigError`, `CreateContainerError`):
     /// the text is for the user.
     #[error("{why}")]
-    Invalid { why: String },
+    Invalid {
+        /// What is wrong, for the user.
+        why: String,
+    },
     /// Starting failed (`RunContainerError`, `StartError`): the text is for the user.
     #[error("{why}")]
-    Start { why: String },
+    Start {
+        /// What is wrong, for the user.
+        why: String,
+    },
     /// The node ran out of something (addresses, memory maps, files).
     #[error("{why}")]
-    Exhausted { why: String },
+    Exhausted {
+        /// What is wrong, for the user.
+        why: String,
+    },
     /// Input or output failed.
     #[error("{doing}")]
     Io {
@@ -82,7 +94,10 @@ pub trait ContainerRuntime: Send + Sync + 'static {
 
     /// All containers, or those of one sandbox. Containers that ran when an earlier run of the
     /// node ended without stopping them are listed as exited with code 255, reason `Unknown`.
-    async fn list_containers(&self, sandbox: Option<&SandboxId>) -> Result<Vec<ContainerStatus>, RuntimeError>;
+    async fn list_containers(
+        &self,
+        sandbox: Option<&SandboxId>,
+    ) -> Result<Vec<ContainerStatus>, RuntimeError>;
 
     /// Changes a running container's limits.
     async fn update_resources(

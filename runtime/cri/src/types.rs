@@ -139,7 +139,10 @@ pub enum ContainerState {
     /// Made, not started.
     Created,
     /// Running since.
-    Running { started_at: SystemTime },
+    Running {
+        /// When it was started.
+        started_at: SystemTime,
+    },
     /// Ended.
     Exited(ContainerExit),
 }
@@ -181,7 +184,7 @@ pub struct ContainerStatus {
     pub created_at: SystemTime,
     /// Where it is in its life.
     pub state: ContainerState,
-    /// Its log file on the node.
+    /// Its log file on the node; it may not be there before the first line.
     pub log_path: PathBuf,
 }
 
@@ -202,10 +205,19 @@ pub struct ContainerStats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerEvent {
     /// It runs.
-    Started { pod: PodRef, container: ContainerId },
+    Started {
+        /// Its pod.
+        pod: PodRef,
+        /// The container.
+        container: ContainerId,
+    },
     /// It ended.
-    Exited { pod: PodRef, container: ContainerId },
+    Exited {
+        /// Its pod.
+        pod: PodRef,
+        /// The container.
+        container: ContainerId,
+    },
     /// Some events were lost: list again.
     Lagged,
 }
-
