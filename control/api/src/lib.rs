@@ -8,6 +8,7 @@ pub mod field;
 pub mod meta;
 pub mod names;
 pub mod patch;
+pub mod openapi;
 pub mod quantity;
 pub mod schema;
 pub mod scheme;

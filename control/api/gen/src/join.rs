@@ -67,6 +67,8 @@ pub(crate) fn join(
             join.message(&name, target, None);
         }
     }
+    let specials = SPECIAL.iter().filter_map(|(special, _)| join.open_type(special));
+    join.table.specials = specials.map(|open| (open.name.clone(), open.description.clone())).collect();
     join.check_references();
     join.problems.extend(join.pointers.strays().into_iter().map(|stray| format!("{stray} is no field")));
     if join.problems.is_empty() { Ok(join.table) } else { Err(Error::Shape(join.problems.join("\n"))) }
@@ -324,7 +326,12 @@ mod tests {
 
     #[test]
     fn only_stable_versions_are_taken() {
-        let cases = [("api.core.v1", true), ("api.autoscaling.v2", true), ("api.core.v1beta1", false), ("x.y", false)];
+        let cases = [
+            ("api.core.v1", true),
+            ("api.autoscaling.v2", true),
+            ("api.core.v1beta1", false),
+            ("x.y", false),
+        ];
         for (package, expected) in cases {
             assert_eq!(is_stable(package), expected, "{package}");
         }

@@ -238,7 +238,8 @@ mod tests {
         read_object(&value(tokens.parse().unwrap()).unwrap(), &mut read);
         assert_eq!(read.description, "A \"thing\".");
         assert_eq!(read.required, BTreeSet::from(["list".to_owned()]));
-        let shapes: Vec<_> = read.properties.iter().map(|(name, p)| (name.as_str(), p.shape.as_str())).collect();
+        let shapes: Vec<_> =
+            read.properties.iter().map(|(name, p)| (name.as_str(), p.shape.as_str())).collect();
         assert_eq!(shapes, [("list", "[]ref"), ("map", "map:integer/int32"), ("other", "ref")]);
         assert_eq!(read.properties["other"].description, "The other.");
     }

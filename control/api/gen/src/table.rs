@@ -9,6 +9,8 @@ use crate::protobuf::Shape;
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     pub(crate) messages: BTreeMap<String, Message>,
+    /// Descriptions of the types that are no messages in the table, by full name.
+    pub(crate) specials: BTreeMap<String, String>,
 }
 
 /// One message.

@@ -89,6 +89,9 @@ pub(crate) fn descriptions(header: &str, table: &Table) -> String {
             let _ = writeln!(text, "{json} {}", escape(description));
         }
     }
+    for (name, description) in &table.specials {
+        let _ = writeln!(text, "= {name} {}", escape(description));
+    }
     text
 }
 

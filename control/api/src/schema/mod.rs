@@ -51,6 +51,11 @@ pub fn kind(group: &str, version: &str, kind: &str) -> Option<&'static Message> 
     })
 }
 
+/// The table's text: two processes with the same text have the same table.
+pub fn source() -> &'static str {
+    SOURCE
+}
+
 /// All messages, by name.
 pub fn messages() -> &'static [Message] {
     &table().messages

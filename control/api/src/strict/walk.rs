@@ -278,7 +278,11 @@ mod tests {
             ),
             // Inside maps and lists, null is the zero.
             ("core.v1.ConfigMap", json!({"data": {"a": null, "b": ""}}), json!({"data": {"a": "", "b": ""}})),
-            ("core.v1.Secret", json!({"data": {"a": null}, "immutable": false}), json!({"data": {"a": ""}, "immutable": false})),
+            (
+                "core.v1.Secret",
+                json!({"data": {"a": null}, "immutable": false}),
+                json!({"data": {"a": ""}, "immutable": false}),
+            ),
             ("core.v1.PodSpec", json!({"containers": [null]}), json!({"containers": [{}]})),
             ("core.v1.Container", json!({"args": ["a", null], "command": []}), json!({"args": ["a", ""]})),
         ];
@@ -313,7 +317,11 @@ mod tests {
                 json!({"extra": {"scopes": ["a", null]}}),
                 json!({"extra": {"scopes": ["a", ""]}}),
             ),
-            ("apps.v1.ControllerRevision", json!({"data": {"a": null}, "revision": 0}), json!({"data": {"a": null}, "revision": 0})),
+            (
+                "apps.v1.ControllerRevision",
+                json!({"data": {"a": null}, "revision": 0}),
+                json!({"data": {"a": null}, "revision": 0}),
+            ),
         ];
         for (name, given, expected) in cases {
             assert_eq!(conformed(name, given.clone()), expected, "{name} {given}");
@@ -326,7 +334,10 @@ mod tests {
         let container = |more: Value| pod(json!({"containers": [more]}));
         let cases = [
             (json!("x"), "json: cannot unmarshal string into Go value of type v1.Pod"),
-            (json!({"spec": "x"}), "json: cannot unmarshal string into Go struct field Pod.spec of type v1.PodSpec"),
+            (
+                json!({"spec": "x"}),
+                "json: cannot unmarshal string into Go struct field Pod.spec of type v1.PodSpec",
+            ),
             (
                 json!({"metadata": {"labels": {"a": 1}}}),
                 "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",

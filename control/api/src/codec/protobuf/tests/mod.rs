@@ -70,7 +70,8 @@ fn zeros_stay_only_where_they_mean_something() {
         json!({"metadata": {}, "spec": {"replicas": 0, "selector": {}, "revisionHistoryLimit": 0}, "status": {}})
     );
     // A container status always says whether it is ready, and how often it restarted.
-    let value = decode_message(message("api.core.v1.ContainerStatus"), b"\x0a\x01a\x20\x00\x28\x00\x42\x00").unwrap();
+    let value =
+        decode_message(message("api.core.v1.ContainerStatus"), b"\x0a\x01a\x20\x00\x28\x00\x42\x00").unwrap();
     assert_eq!(value, json!({"name": "a", "ready": false, "restartCount": 0}));
 }
 
@@ -87,7 +88,8 @@ fn inlined_messages_stand_in_their_parent() {
 
 #[test]
 fn options_are_found_under_any_group() {
-    let options = json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background", "preconditions": {"uid": "u"}});
+    let options =
+        json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background", "preconditions": {"uid": "u"}});
     let raw = encode(message("apimachinery.pkg.apis.meta.v1.DeleteOptions"), &options);
     for api_version in ["v1", "apps/v1", "meta.k8s.io/v1"] {
         let object = decode(&envelope(api_version, "DeleteOptions", &raw)).unwrap();
@@ -112,7 +114,11 @@ fn empty_times_are_no_times_and_empty_quantities_are_zero() {
 
 #[test]
 fn a_raw_extension_may_hold_an_object_in_its_envelope() {
-    let inner = envelope("v1", "Namespace", &encode(message("api.core.v1.Namespace"), &json!({"metadata": {"name": "n"}})));
+    let inner = envelope(
+        "v1",
+        "Namespace",
+        &encode(message("api.core.v1.Namespace"), &json!({"metadata": {"name": "n"}})),
+    );
     let mut extension = Vec::new();
     put_bytes(&mut extension, 1, &inner);
     let mut raw = Vec::new();
