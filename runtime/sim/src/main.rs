@@ -1,2 +1,76 @@
-//! Benchmarks.
-fn main() {}
+//! Benchmarks of the built binary. Each section prints the rows of a table beside the budget;
+//! nothing here asserts. Build with `cargo build --release` first.
+#![allow(clippy::print_stdout, reason = "a benchmark's output is its purpose")]
+
+mod density;
+mod disk;
+mod http_load;
+mod idle;
+mod node;
+mod pod_start;
+mod report;
+mod start;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use crate::node::BenchError;
+
+/// Measures a built `sampan` and prints figures beside their budgets.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The binary to measure
+    #[arg(long, default_value = "target/release/sampan")]
+    sampan: PathBuf,
+    /// What to measure; several may be named
+    #[arg(value_enum, default_values_t = [Section::Start, Section::Idle, Section::Pods, Section::Http, Section::Density])]
+    sections: Vec<Section>,
+    /// Pods created one after the other
+    #[arg(long, default_value_t = 1000)]
+    in_a_row: usize,
+    /// Pods created at once
+    #[arg(long, default_value_t = 200)]
+    at_once: usize,
+    /// Idle HTTP pods whose memory is measured
+    #[arg(long, value_delimiter = ',', default_values_t = [1000, 10000])]
+    density: Vec<usize>,
+    /// Seconds of idling and of load
+    #[arg(long, default_value_t = 60)]
+    idle_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Section {
+    Start,
+    Idle,
+    Pods,
+    Http,
+    Density,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    // Fails only where one is installed already, which is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    report::header();
+    for section in &args.sections {
+        if let Err(error) = run(*section, &args).await {
+            println!("{section:?} failed: {error:?}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn run(section: Section, args: &Args) -> Result<(), BenchError> {
+    match section {
+        Section::Start => start::run(&args.sampan).await,
+        Section::Idle => idle::run(&args.sampan, args.idle_seconds).await,
+        Section::Pods => pod_start::run(&args.sampan, args.in_a_row, args.at_once).await,
+        Section::Http => http_load::run(&args.sampan).await,
+        Section::Density => density::run(&args.sampan, &args.density).await,
+    }
+}

@@ -1,0 +1,17 @@
+//! Black-box tests: the built binary, driven by a real client over TLS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests fail loudly"
+)]
+
+mod api;
+mod cluster;
+mod command_line;
+mod examples;
+mod faults;
+mod pods;
+mod restart;
