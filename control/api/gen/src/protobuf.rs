@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn prost_attributes_tell_shape_tag_and_type() {
-        let item: syn::ItemStruct = syn::parse_quote! {
+        let text = r#"
             struct S {
                 /// Says hello.
                 /// +optional
@@ -190,7 +190,8 @@ mod tests {
                 #[prost(bytes = "vec", optional, tag = "5")]
                 pub c: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
             }
-        };
+        "#;
+        let item: syn::ItemStruct = syn::parse_str(text).unwrap();
         let fields = read_fields("api.x", "S", &item.fields).unwrap();
         let told: Vec<_> = fields
             .iter()

@@ -54,6 +54,57 @@ fn a_config_map_is_read_byte_by_byte() {
     );
 }
 
+/// What kubectl 1.33 sends for `create deployment d --image=x --replicas=0`.
+const DEPLOYMENT: &str = "6b3873000a150a07617070732f7631120a4465706c6f796d656e74129b010a1b0a016412001a0022002a\
+        003200380042005a080a03617070120164126e0800120a0a080a036170701201641a560a1a0a0012001a\
+        0022002a003200380042005a080a036170701201641238121a0a01781201782a0042006a007200800100\
+        880100900100a201001a00320042004a0052005800600068008201008a01009a0100c2010022020a0028\
+        0038001a0c0800100018002000280038001a002200";
+
+/// What kubectl 1.33 sends for `create ingress i --rule=a/b=s:80`.
+const INGRESS: &str = "6b3873000a1f0a146e6574776f726b696e672e6b38732e696f2f76311207496e6772657373123c0a110a\
+        016912001a0022002a0032003800420012231a210a0161121c0a1a0a180a022f62120b22090a01731204\
+        0a0010501a0545786163741a020a001a002200";
+
+#[test]
+fn bodies_of_kubectl_are_read() {
+    let deployment = decode(&unhex(DEPLOYMENT)).unwrap().value;
+    assert_eq!(
+        deployment,
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "d", "labels": {"app": "d"}},
+            "spec": {
+                "replicas": 0,
+                "selector": {"matchLabels": {"app": "d"}},
+                "strategy": {},
+                "template": {
+                    "metadata": {"labels": {"app": "d"}},
+                    "spec": {"containers": [{"name": "x", "image": "x", "resources": {}}]},
+                },
+            },
+            "status": {},
+        })
+    );
+    let ingress = decode(&unhex(INGRESS)).unwrap().value;
+    assert_eq!(
+        ingress,
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": "i"},
+            "spec": {"rules": [{"host": "a", "http": {"paths": [
+                {"path": "/b", "pathType": "Exact", "backend": {"service": {"name": "s", "port": {"number": 80}}}},
+            ]}}]},
+            "status": {"loadBalancer": {}},
+        })
+    );
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
+    digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
+}
+
 #[test]
 fn zeros_stay_only_where_they_mean_something() {
     // Deployment: spec.replicas 0 (a pointer), minReadySeconds 0 and paused false (no pointers),
