@@ -4,11 +4,12 @@
 //! Everything above the store imports this crate; it imports nothing of the project.
 
 pub mod codec;
+pub mod defaults;
 pub mod field;
 pub mod meta;
 pub mod names;
-pub mod patch;
 pub mod openapi;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod scheme;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::time;
 
 pub use validate::{
-    NameFn, validate_annotations, validate_field_manager, validate_finalizer_name, validate_labels,
+    validate_annotations, validate_field_manager, validate_finalizer_name, validate_labels,
     validate_object_meta, validate_object_meta_update,
 };
 

@@ -6,9 +6,6 @@ use super::{FOREGROUND_DELETION, ORPHAN_DEPENDENTS, ObjectMeta};
 use crate::field::{FieldError, FieldPath, go_quote, is_printable};
 use crate::{names, scheme, time};
 
-/// How an object's name is checked: one of the functions of [`crate::names`].
-pub type NameFn = fn(&str) -> Vec<String>;
-
 /// How much text all annotations together may hold, keys counted.
 const ANNOTATIONS_MAX: usize = 256 * 1024;
 

@@ -272,6 +272,26 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_that_is_served_has_a_schema() {
+        for row in resources() {
+            let message = crate::schema::message(row.schema).unwrap();
+            assert_eq!(message.kind, Some((row.group, row.version, row.kind)), "{row}");
+            for sub in row.subresources {
+                let (group, version) = sub.group_version.unwrap_or((row.group, row.version));
+                assert!(crate::schema::kind(group, version, sub.kind).is_some(), "{row}/{}", sub.name);
+            }
+        }
+    }
+
+    #[test]
+    fn verbs_are_read_as_they_are_written() {
+        for verb in Verb::ALL {
+            assert_eq!(Verb::parse(verb.as_str()), Some(verb));
+        }
+        assert_eq!(Verb::parse("GET"), None);
+    }
+
+    #[test]
     fn every_row_is_named_consistently() {
         for row in resources() {
             assert_eq!(row.singular, row.kind.to_lowercase(), "{row}");

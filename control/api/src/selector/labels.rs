@@ -9,164 +9,10 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::lexer::{Token, tokens};
+use super::query;
+pub use super::requirement::{Operator, Requirement};
 use crate::field::{FieldError, FieldPath, go_quote};
 use crate::names;
-
-/// How a requirement compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operator {
-    /// The label has one of the values.
-    In,
-    /// The label is absent or has none of the values.
-    NotIn,
-    /// The label has the value, written `=`.
-    Equals,
-    /// The label has the value, written `==`.
-    DoubleEquals,
-    /// The label is absent or has another value.
-    NotEquals,
-    /// The label is a greater whole number.
-    GreaterThan,
-    /// The label is a lesser whole number.
-    LessThan,
-    /// The label is present.
-    Exists,
-    /// The label is absent.
-    DoesNotExist,
-}
-
-impl Operator {
-    const BINARY: [Self; 7] = [
-        Self::In,
-        Self::NotIn,
-        Self::Equals,
-        Self::DoubleEquals,
-        Self::NotEquals,
-        Self::GreaterThan,
-        Self::LessThan,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::In => "in",
-            Self::NotIn => "notin",
-            Self::Equals => "=",
-            Self::DoubleEquals => "==",
-            Self::NotEquals => "!=",
-            Self::GreaterThan => "gt",
-            Self::LessThan => "lt",
-            Self::Exists => "exists",
-            Self::DoesNotExist => "!",
-        }
-    }
-}
-
-/// One condition on one label.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Requirement {
-    key: String,
-    operator: Operator,
-    values: Vec<String>,
-}
-
-impl Requirement {
-    /// A condition, once its key, its operator and its values go together.
-    pub fn new(key: impl Into<String>, operator: Operator, values: Vec<String>) -> Result<Self, String> {
-        let key = key.into();
-        let mut errors: Vec<FieldError> = invalid_key(&key, &FieldPath::new("key")).into_iter().collect();
-        let path = FieldPath::new("values");
-        let complaint = match operator {
-            Operator::In | Operator::NotIn if values.is_empty() => {
-                Some("for 'in', 'notin' operators, values set can't be empty")
-            }
-            Operator::Equals | Operator::DoubleEquals | Operator::NotEquals if values.len() != 1 => {
-                Some("exact-match compatibility requires one single value")
-            }
-            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
-                Some("values set must be empty for exists and does not exist")
-            }
-            Operator::GreaterThan | Operator::LessThan if values.len() != 1 => {
-                Some("for 'Gt', 'Lt' operators, exactly one value is required")
-            }
-            _ => None,
-        };
-        errors.extend(complaint.map(|text| FieldError::invalid(&path, values.clone(), text)));
-        for (i, value) in values.iter().enumerate() {
-            let at = path.index(i);
-            if matches!(operator, Operator::GreaterThan | Operator::LessThan) && integer(value).is_none() {
-                let text = "for 'Gt', 'Lt' operators, the value must be an integer";
-                errors.push(FieldError::invalid(&at, value.as_str(), text));
-            }
-            let complaints = names::is_label_value(value);
-            if !complaints.is_empty() {
-                errors.push(FieldError::invalid(&at.key(&key), value.as_str(), complaints.join("; ")));
-            }
-        }
-        match errors.as_slice() {
-            [] => Ok(Self { key, operator, values }),
-            [one] => Err(one.to_string()),
-            many => {
-                let texts: Vec<String> = many.iter().map(ToString::to_string).collect();
-                Err(format!("[{}]", texts.join(", ")))
-            }
-        }
-    }
-
-    /// The label's key.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// How it compares.
-    pub fn operator(&self) -> Operator {
-        self.operator
-    }
-
-    /// What it compares with.
-    pub fn values(&self) -> &[String] {
-        &self.values
-    }
-
-    /// Whether a label's value (or its absence) satisfies this.
-    pub fn matches_value(&self, value: Option<&str>) -> bool {
-        let listed = |value: &str| self.values.iter().any(|v| v == value);
-        match (self.operator, value) {
-            (Operator::In | Operator::Equals | Operator::DoubleEquals, Some(value)) => listed(value),
-            (Operator::NotIn | Operator::NotEquals, Some(value)) => !listed(value),
-            (Operator::Exists, present) => present.is_some(),
-            (Operator::DoesNotExist, present) => present.is_none(),
-            (Operator::NotIn | Operator::NotEquals, None) => true,
-            (Operator::GreaterThan, Some(value)) => {
-                self.compare(value).is_some_and(std::cmp::Ordering::is_gt)
-            }
-            (Operator::LessThan, Some(value)) => self.compare(value).is_some_and(std::cmp::Ordering::is_lt),
-            (_, None) => false,
-        }
-    }
-
-    fn compare(&self, value: &str) -> Option<std::cmp::Ordering> {
-        let bound = integer(self.values.first()?)?;
-        Some(integer(value)?.cmp(&bound))
-    }
-}
-
-impl fmt::Display for Requirement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut values = self.values.clone();
-        values.sort();
-        let values = values.join(",");
-        let key = &self.key;
-        match self.operator {
-            Operator::Exists => f.write_str(key),
-            Operator::DoesNotExist => write!(f, "!{key}"),
-            Operator::In | Operator::NotIn => write!(f, "{key} {} ({values})", self.operator.as_str()),
-            Operator::GreaterThan => write!(f, "{key}>{values}"),
-            Operator::LessThan => write!(f, "{key}<{values}"),
-            _ => write!(f, "{key}{}{values}", self.operator.as_str()),
-        }
-    }
-}
 
 /// Something that has labels.
 pub trait Labels {
@@ -224,13 +70,13 @@ impl LabelSelector {
 
     /// Matches what satisfies all of these.
     pub fn all_of(mut requirements: Vec<Requirement>) -> Self {
-        requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        requirements.sort_by(|a, b| a.key().cmp(b.key()));
         Self { requirements: Some(requirements) }
     }
 
     /// Reads the query syntax of `labelSelector=` and `kubectl -l`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Parser { tokens: tokens(text), position: 0 }.parse().map(Self::all_of)
+        query::parse(text).map(Self::all_of)
     }
 
     /// Reads a `LabelSelector` object. A missing or null one matches nothing, an empty one everything.
@@ -254,11 +100,7 @@ impl LabelSelector {
     /// Matches objects that have all of these labels with these values, as the selector of a Service
     /// or a ReplicationController; values are taken as they are.
     pub fn from_set<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let equals = |(key, value): (&str, &str)| Requirement {
-            key: key.to_owned(),
-            operator: Operator::Equals,
-            values: vec![value.to_owned()],
-        };
+        let equals = |(key, value): (&str, &str)| Requirement::equals(key, value);
         Self::all_of(labels.into_iter().map(equals).collect())
     }
 
@@ -266,12 +108,12 @@ impl LabelSelector {
     pub fn matches(&self, labels: &(impl Labels + ?Sized)) -> bool {
         self.requirements
             .as_ref()
-            .is_some_and(|all| all.iter().all(|r| r.matches_value(labels.label(&r.key))))
+            .is_some_and(|all| all.iter().all(|r| r.matches_value(labels.label(r.key()))))
     }
 
     /// Whether labels, looked up by a function, satisfy it.
     pub fn matches_by<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.requirements.as_ref().is_some_and(|all| all.iter().all(|r| r.matches_value(label(&r.key))))
+        self.requirements.as_ref().is_some_and(|all| all.iter().all(|r| r.matches_value(label(r.key()))))
     }
 
     /// Whether it restricts nothing.
@@ -345,156 +187,6 @@ fn expression_requirement(expression: &Value) -> Result<Requirement, String> {
     let values = expression.get("values").and_then(Value::as_array);
     let values = values.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     Requirement::new(text("key"), operator, values)
-}
-
-fn invalid_key(key: &str, path: &FieldPath) -> Option<FieldError> {
-    let complaints = names::is_qualified_name(key);
-    (!complaints.is_empty()).then(|| FieldError::invalid(path, key, complaints.join("; ")))
-}
-
-/// A whole number as Go's `ParseInt` takes it, in 64 bits.
-fn integer(text: &str) -> Option<i64> {
-    text.parse().ok()
-}
-
-struct Parser {
-    tokens: Vec<Token>,
-    position: usize,
-}
-
-impl Parser {
-    fn peek(&self) -> Token {
-        self.tokens.get(self.position).cloned().unwrap_or(Token::End)
-    }
-
-    fn take(&mut self) -> Token {
-        let token = self.peek();
-        self.position += 1;
-        token
-    }
-
-    fn parse(mut self) -> Result<Vec<Requirement>, String> {
-        let mut requirements = Vec::new();
-        loop {
-            let token = self.peek();
-            if token == Token::End {
-                return Ok(requirements);
-            }
-            if token.word().is_none() && token != Token::Not {
-                return Err(format!("found '{}', expected: !, identifier, or 'end of string'", token.text()));
-            }
-            let requirement = self.requirement().map_err(|e| format!("unable to parse requirement: {e}"))?;
-            requirements.push(requirement);
-            match self.take() {
-                Token::End => return Ok(requirements),
-                Token::Comma => {
-                    let next = self.peek();
-                    if next.word().is_none() && next != Token::Not {
-                        return Err(format!("found '{}', expected: identifier after ','", next.text()));
-                    }
-                }
-                other => return Err(format!("found '{}', expected: ',' or 'end of string'", other.text())),
-            }
-        }
-    }
-
-    fn requirement(&mut self) -> Result<Requirement, String> {
-        let mut token = self.take();
-        let negated = token == Token::Not;
-        if negated {
-            token = self.take();
-        }
-        let Some(key) = token.word() else {
-            return Err(format!("found '{}', expected: identifier", token.text()));
-        };
-        if let Some(error) = invalid_key(key, &FieldPath::root()) {
-            return Err(error.to_string());
-        }
-        if negated {
-            return Requirement::new(key, Operator::DoesNotExist, Vec::new());
-        }
-        if matches!(self.peek(), Token::End | Token::Comma) {
-            return Requirement::new(key, Operator::Exists, Vec::new());
-        }
-        let operator = self.operator()?;
-        let mut values = match operator {
-            Operator::In | Operator::NotIn => self.values()?,
-            _ => vec![self.exact_value()?],
-        };
-        values.sort();
-        values.dedup();
-        Requirement::new(key, operator, values)
-    }
-
-    fn operator(&mut self) -> Result<Operator, String> {
-        Ok(match self.take() {
-            Token::In => Operator::In,
-            Token::NotIn => Operator::NotIn,
-            Token::Equals => Operator::Equals,
-            Token::DoubleEquals => Operator::DoubleEquals,
-            Token::NotEquals => Operator::NotEquals,
-            Token::Greater => Operator::GreaterThan,
-            Token::Less => Operator::LessThan,
-            other => {
-                let known = Operator::BINARY.map(Operator::as_str).join(", ");
-                return Err(format!("found '{}', expected: {known}", other.text()));
-            }
-        })
-    }
-
-    /// The value after `=` and its like; nothing there means the empty value.
-    fn exact_value(&mut self) -> Result<String, String> {
-        if matches!(self.peek(), Token::End | Token::Comma) {
-            return Ok(String::new());
-        }
-        let token = self.take();
-        token
-            .word()
-            .map(str::to_owned)
-            .ok_or_else(|| format!("found '{}', expected: identifier", token.text()))
-    }
-
-    /// The values in parentheses, among which empty ones count.
-    fn values(&mut self) -> Result<Vec<String>, String> {
-        let open = self.take();
-        if open != Token::Open {
-            return Err(format!("found '{}' expected: '('", open.text()));
-        }
-        let first = self.peek();
-        if first == Token::Close {
-            self.take();
-            return Ok(vec![String::new()]);
-        }
-        if first.word().is_none() && first != Token::Comma {
-            return Err(format!("found '{}', expected: ',', ')' or identifier", first.text()));
-        }
-        let mut values = Vec::new();
-        loop {
-            let token = self.take();
-            let after = self.peek();
-            match (token.word(), &token, &after) {
-                (Some(word), _, Token::Comma) => values.push(word.to_owned()),
-                (Some(word), _, Token::Close) => {
-                    values.push(word.to_owned());
-                    break;
-                }
-                (Some(_), ..) => return Err(format!("found '{}', expected: ',' or ')'", after.text())),
-                (None, Token::Comma, _) => {
-                    if values.is_empty() || matches!(after, Token::Comma | Token::Close) {
-                        values.push(String::new());
-                    }
-                    if after == Token::Close {
-                        break;
-                    }
-                }
-                (None, ..) => {
-                    return Err(format!("found '{}', expected: ',', or identifier", token.text()));
-                }
-            }
-        }
-        self.take();
-        Ok(values)
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 pub mod fields;
 pub mod labels;
 mod lexer;
+mod query;
+mod requirement;
 
 pub use fields::FieldSelector;
 pub use labels::LabelSelector;
