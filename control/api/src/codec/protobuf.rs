@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 
 use super::DecodeError;
 use super::wire::{Reader, Wire};
-use crate::schema::{self, Field, Kind, Message, Shape};
+use crate::schema::{self, Field, Kind, Message, SCHEMA_PROPS, Shape};
 use crate::time;
 
 /// What every body begins with.
@@ -22,8 +22,6 @@ const MAX_DEPTH: usize = 128;
 
 /// The media type that the envelope may name.
 const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
-
-const SCHEMA_PROPS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
 /// An object out of its envelope.
 #[derive(Clone, Debug, PartialEq)]

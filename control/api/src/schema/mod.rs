@@ -17,6 +17,10 @@ use load::Table;
 /// The table's text. Names are slices of it, so that nothing is copied.
 const SOURCE: &str = include_str!("../../generated/schema.txt");
 
+/// What JSON schemas in custom resource definitions are made of; some types are this or something else.
+pub(crate) const SCHEMA_PROPS: &str =
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
 /// Kinds that belong to every group.
 const COMMON_KINDS: &[(&str, &str)] = &[
     ("CreateOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.CreateOptions"),

@@ -4,9 +4,7 @@ use serde_json::{Map, Value};
 
 use super::scalar;
 use crate::codec::DecodeError;
-use crate::schema::{self, Field, Kind, Message, Shape};
-
-const SCHEMA_PROPS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+use crate::schema::{self, Field, Kind, Message, SCHEMA_PROPS, Shape};
 
 /// More unknown fields than this are dropped without being told apart.
 const MAX_UNKNOWN: usize = 100;

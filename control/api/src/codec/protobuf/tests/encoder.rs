@@ -5,8 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::super::SCHEMA_PROPS;
-use crate::schema::{self, Field, Kind, Message, Shape, Wire};
+use crate::schema::{self, Field, Kind, Message, SCHEMA_PROPS, Shape, Wire};
 use crate::time;
 
 /// A message, zeros of fields that are no pointers included.
