@@ -1,5 +1,5 @@
 //! A log file that is rotated by size: `0.log` becomes `0.log.<time>`, older ones are
-//! compressed, the oldest go. The names are the kubelet's.
+//! compressed, the oldest go.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -99,13 +99,9 @@ impl LogFile {
 
     fn rotate(&mut self) -> io::Result<()> {
         self.file = None;
-        let mut aside = suffixed(&self.path, &Timestamp::now().strftime(".%Y%m%d-%H%M%S").to_string());
-        let mut again = 0;
-        while aside.exists() || suffixed(&aside, ".gz").exists() {
-            again += 1;
-            aside = suffixed(&self.path, &Timestamp::now().strftime(".%Y%m%d-%H%M%S").to_string());
-            aside = suffixed(&aside, &format!("-{again:04}"));
-        }
+        // Finer than the kubelet's seconds: a burst rotates more than once in one.
+        let time = Timestamp::now().strftime(".%Y%m%d-%H%M%S-%9f").to_string();
+        let aside = suffixed(&self.path, &time);
         fs::rename(&self.path, &aside)?;
         self.bytes = 0;
         self.tidy()
