@@ -107,7 +107,8 @@ mod tests {
         let cmd = ["serve".to_owned()];
         let image = ImageDefaults { entrypoint: &entrypoint, cmd: &cmd, ..Default::default() };
         let bare = ImageDefaults::default();
-        let cases: [(&[&str], &[&str], ImageDefaults<'_>, &[&str]); 6] = [
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], ImageDefaults<'a>, &'a [&'a str]);
+        let cases: [Case<'_>; 6] = [
             (&[], &[], image, &["/app.wasm", "serve"]),
             (&[], &["-x"], image, &["/app.wasm", "-x"]),
             (&["ls"], &[], image, &["ls"]),

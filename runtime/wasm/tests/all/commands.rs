@@ -3,22 +3,22 @@
 use sampan_cri::{ContainerResources, ContainerRuntime as _, RuntimeError};
 use sampan_wasm::artifact::Flavor;
 
-use super::guests;
 use super::node::{Node, container};
+use super::text;
 
 #[tokio::test]
 async fn exit_codes_arrive_whole_from_every_kind_of_guest() {
     let node = Node::new();
     let pod = node.pod("127.42.1.1").await;
-    let exits = |code: i32| guests::core("", &format!("(call $exit (i32.const {code}))"));
+    let exits = |code: i32| text::core("", &format!("(call $exit (i32.const {code}))"));
     let cases = [
-        (Flavor::CoreP1, guests::core("", ""), 0, "Completed"),
+        (Flavor::CoreP1, text::core("", ""), 0, "Completed"),
         (Flavor::CoreP1, exits(3), 3, "Error"),
         (Flavor::CoreP1, exits(200), 200, "Error"),
-        (Flavor::CommandP2, guests::exit_with_code(0), 0, "Completed"),
-        (Flavor::CommandP2, guests::exit_with_code(77), 77, "Error"),
-        (Flavor::CommandP3, guests::p3_command(0), 0, "Completed"),
-        (Flavor::CommandP3, guests::p3_command(1), 1, "Error"),
+        (Flavor::CommandP2, text::exit_with_code(0), 0, "Completed"),
+        (Flavor::CommandP2, text::exit_with_code(77), 77, "Error"),
+        (Flavor::CommandP3, text::p3_command(0), 0, "Completed"),
+        (Flavor::CommandP3, text::p3_command(1), 1, "Error"),
     ];
     for (flavor, text, code, reason) in cases {
         let (_, exit) = pod.run(container(&node.image(flavor, &text))).await;
@@ -37,7 +37,7 @@ async fn traps_are_errors_with_their_text_in_the_log() {
         ("(drop (call $recurse (i32.const 0)))", 139, "stack"),
     ];
     for (attempt, (start, code, text)) in cases.into_iter().enumerate() {
-        let mut config = container(&node.image(Flavor::CoreP1, &guests::core("", start)));
+        let mut config = container(&node.image(Flavor::CoreP1, &text::core("", start)));
         config.log_path = format!("guest/{attempt}.log").into();
         let (id, exit) = pod.run(config).await;
         assert_eq!((exit.code, exit.reason.as_str()), (code, "Error"), "{exit:?}");
@@ -52,7 +52,7 @@ async fn memory_beyond_the_limit_is_an_out_of_memory_kill() {
     let node = Node::new();
     let pod = node.pod("127.42.1.1").await;
     let grows = "(loop (drop (memory.grow (i32.const 16))) (br 0))";
-    let mut config = container(&node.image(Flavor::CoreP1, &guests::core("", grows)));
+    let mut config = container(&node.image(Flavor::CoreP1, &text::core("", grows)));
     config.resources = ContainerResources { memory_limit_bytes: Some(8 << 20), ..Default::default() };
     let (id, exit) = pod.run(config).await;
     assert_eq!((exit.code, exit.reason.as_str()), (137, "OOMKilled"));
@@ -65,7 +65,7 @@ async fn memory_beyond_the_limit_is_an_out_of_memory_kill() {
 async fn a_limit_below_the_initial_memory_kills_at_the_start() {
     let node = Node::new();
     let pod = node.pod("127.42.1.1").await;
-    let mut config = container(&node.image(Flavor::CoreP1, &guests::core("", "")));
+    let mut config = container(&node.image(Flavor::CoreP1, &text::core("", "")));
     config.resources = ContainerResources { memory_limit_bytes: Some(65_536), ..Default::default() };
     let (_, exit) = pod.run(config).await;
     assert_eq!((exit.code, exit.reason.as_str()), (137, "OOMKilled"));
@@ -77,7 +77,7 @@ async fn arguments_and_environment_reach_the_guest() {
     let pod = node.pod("127.42.1.1").await;
     // Both come as strings that end with NUL, one after the other.
     let prints = |sizes: &str, get: &str| {
-        guests::core(
+        text::core(
             "\\n",
             &format!(
                 "(drop (call {sizes} (i32.const 16) (i32.const 20)))
@@ -117,7 +117,7 @@ async fn a_container_is_started_once_and_told_of_twice() {
     let node = Node::new();
     let pod = node.pod("127.42.1.1").await;
     let mut events = node.runtime.events();
-    let (id, _) = pod.run(container(&node.image(Flavor::CoreP1, &guests::core("", "")))).await;
+    let (id, _) = pod.run(container(&node.image(Flavor::CoreP1, &text::core("", "")))).await;
     let started = events.next().await.unwrap();
     let exited = events.next().await.unwrap();
     assert!(matches!(&started, ContainerEvent::Started { container, .. } if *container == id), "{started:?}");

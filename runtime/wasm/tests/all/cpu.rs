@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use sampan_cri::{ContainerId, ContainerResources, ContainerRuntime as _};
 use sampan_wasm::artifact::Flavor;
 
-use super::guests;
 use super::node::{Node, Pod, container};
+use super::text;
 
 fn limited(millis: u64) -> ContainerResources {
     ContainerResources { cpu_limit_millis: Some(millis), ..Default::default() }
@@ -28,7 +28,7 @@ async fn used(node: &Node, id: &ContainerId) -> Duration {
 async fn a_busy_guest_uses_no_more_than_its_limit() {
     let node = Node::new();
     let pod = node.pod("127.42.7.1").await;
-    let image = node.image(Flavor::CoreP1, &guests::spinner());
+    let image = node.image(Flavor::CoreP1, &text::spinner());
     let started = Instant::now();
     let small = spin(&pod, &image, "small", limited(50)).await;
     let large = spin(&pod, &image, "large", limited(250)).await;
@@ -46,7 +46,7 @@ async fn a_busy_guest_uses_no_more_than_its_limit() {
 async fn a_limit_can_be_changed_while_the_guest_runs() {
     let node = Node::new();
     let pod = node.pod("127.42.7.1").await;
-    let image = node.image(Flavor::CoreP1, &guests::spinner());
+    let image = node.image(Flavor::CoreP1, &text::spinner());
     let id = spin(&pod, &image, "spinner", ContainerResources::default()).await;
     node.logged(&id, "up").await;
     node.runtime.update_resources(&id, limited(20)).await.unwrap();
@@ -62,11 +62,11 @@ async fn a_limit_can_be_changed_while_the_guest_runs() {
 async fn busy_guests_do_not_hold_up_the_node_nor_each_other() {
     let node = Node::with(|config| config.threads = 1);
     let pod = node.pod("127.42.7.1").await;
-    let image = node.image(Flavor::CoreP1, &guests::spinner());
+    let image = node.image(Flavor::CoreP1, &text::spinner());
     for number in 0..20 {
         spin(&pod, &image, &format!("spinner-{number}"), ContainerResources::default()).await;
     }
-    let exits = node.image(Flavor::CoreP1, &guests::core("", "(call $exit (i32.const 4))"));
+    let exits = node.image(Flavor::CoreP1, &text::core("", "(call $exit (i32.const 4))"));
     let (_, exit) = pod.run(container(&exits)).await;
     assert_eq!(exit.code, 4);
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use sampan_cri::{ContainerConfig, ContainerRuntime as _, Mount, RuntimeError};
 use sampan_wasm::artifact::Flavor;
 
-use super::guests;
 use super::node::{Node, container};
+use super::text;
 
 /// `ENOENT`, `EPERM`, `EROFS` and `ENOTCAPABLE` in preview 1.
 const NO_ENTRY: i32 = 44;
@@ -17,7 +17,7 @@ const REFUSED: [i32; 3] = [63, 69, 76];
 /// writes its own name into it. Exits with the error number.
 fn opens(fd: u32, name: &str, write: bool) -> String {
     let (create, rights) = if write { (1, 64 | 2) } else { (0, 2) };
-    guests::core(
+    text::core(
         name,
         &format!(
             "(local $error i32)
@@ -129,7 +129,7 @@ async fn mounts_that_cannot_be_are_refused_with_the_path() {
         (vec![files.mount("/x", "volume", false), files.mount("/x/key", "volume/key", true)], "/x/key"),
     ];
     for (mounts, named) in cases {
-        let config = files.config(&guests::core("", ""), mounts);
+        let config = files.config(&text::core("", ""), mounts);
         let error = files.node.runtime.create_container(&pod.sandbox, config).await.unwrap_err();
         assert!(matches!(&error, RuntimeError::Invalid { why } if why.contains(named)), "{error}");
     }

@@ -7,8 +7,8 @@ use sampan_wasm::artifact::Flavor;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::guests;
 use super::node::{Node, PATIENCE, container};
+use super::text;
 
 fn serving(image: &str, ports: &[u16]) -> ContainerConfig {
     let mut config = container(image);
@@ -40,8 +40,7 @@ async fn status(address: &str) -> u16 {
 async fn a_handler_answers_on_its_ports_and_reuses_its_instance() {
     let node = Node::new();
     let pod = node.pod("127.42.8.1").await;
-    let id =
-        pod.start(serving(&node.image(Flavor::HttpP2, &guests::handler(COUNTS)), &[18_081, 18_082])).await;
+    let id = pod.start(serving(&node.image(Flavor::HttpP2, &text::handler(COUNTS)), &[18_081, 18_082])).await;
     assert_eq!(status("127.42.8.1:18081").await, 201);
     assert_eq!(status("127.42.8.1:18082").await, 202);
     assert_eq!(status("127.42.8.1:18081").await, 203);
@@ -53,7 +52,7 @@ async fn a_handler_answers_on_its_ports_and_reuses_its_instance() {
 async fn a_handler_without_ports_is_at_8080() {
     let node = Node::new();
     let pod = node.pod("127.42.8.2").await;
-    pod.start(serving(&node.image(Flavor::HttpP2, &guests::handler(COUNTS)), &[])).await;
+    pod.start(serving(&node.image(Flavor::HttpP2, &text::handler(COUNTS)), &[])).await;
     assert_eq!(status("127.42.8.2:8080").await, 201);
 }
 
@@ -61,7 +60,7 @@ async fn a_handler_without_ports_is_at_8080() {
 async fn an_idle_handler_has_no_instance_and_no_files() {
     let node = Node::with(|config| config.handlers.idle_timeout = Duration::from_millis(50));
     let pod = node.pod("127.42.8.3").await;
-    let id = pod.start(serving(&node.image(Flavor::HttpP2, &guests::handler(COUNTS)), &[18_081])).await;
+    let id = pod.start(serving(&node.image(Flavor::HttpP2, &text::handler(COUNTS)), &[18_081])).await;
     assert!(!node.path("runtime/files").join(&id.0).exists());
     assert!(!node.path("logs/guest/0.log").exists());
     assert_eq!(status("127.42.8.3:18081").await, 201);
@@ -79,7 +78,7 @@ async fn a_trap_is_a_500_with_a_line_in_the_log_and_the_next_request_is_served()
     let node = Node::new();
     let pod = node.pod("127.42.8.4").await;
     let third_traps = format!("(if (i32.eq (local.get $n) (i32.const 3)) (then unreachable)) {COUNTS}");
-    let id = pod.start(serving(&node.image(Flavor::HttpP2, &guests::handler(&third_traps)), &[18_081])).await;
+    let id = pod.start(serving(&node.image(Flavor::HttpP2, &text::handler(&third_traps)), &[18_081])).await;
     let mut seen = Vec::new();
     for _ in 0..4 {
         seen.push(status("127.42.8.4:18081").await);
@@ -97,8 +96,8 @@ async fn a_trap_is_a_500_with_a_line_in_the_log_and_the_next_request_is_served()
 async fn a_handler_that_never_answers_is_given_up() {
     let node = Node::with(|config| config.handlers.request_timeout = Duration::from_millis(300));
     let pod = node.pod("127.42.8.5").await;
-    pod.start(serving(&node.image(Flavor::HttpP2, &guests::handler("(loop (br 0))")), &[18_081])).await;
-    let mut other = serving(&node.image(Flavor::HttpP2, &guests::handler("")), &[18_082]);
+    pod.start(serving(&node.image(Flavor::HttpP2, &text::handler("(loop (br 0))")), &[18_081])).await;
+    let mut other = serving(&node.image(Flavor::HttpP2, &text::handler("")), &[18_082]);
     other.name = "silent".into();
     pod.start(other).await;
     assert_eq!(status("127.42.8.5:18081").await, 504);
@@ -110,7 +109,7 @@ async fn memory_over_all_instances_is_held_against_the_limit() {
     let node = Node::new();
     let pod = node.pod("127.42.8.6").await;
     let grows = "(loop (drop (memory.grow (i32.const 16))) (br 0))";
-    let mut config = serving(&node.image(Flavor::HttpP2, &guests::handler(grows)), &[18_081]);
+    let mut config = serving(&node.image(Flavor::HttpP2, &text::handler(grows)), &[18_081]);
     config.resources = ContainerResources { memory_limit_bytes: Some(8 << 20), ..Default::default() };
     let id = pod.start(config).await;
     let _ = TcpStream::connect("127.42.8.6:18081")
@@ -133,7 +132,7 @@ async fn memory_over_all_instances_is_held_against_the_limit() {
 async fn a_stopped_handler_finishes_what_it_has_begun_and_frees_its_port() {
     let node = Node::new();
     let pod = node.pod("127.42.8.7").await;
-    let image = node.image(Flavor::HttpP2, &guests::handler(COUNTS));
+    let image = node.image(Flavor::HttpP2, &text::handler(COUNTS));
     let id = pod.start(serving(&image, &[18_081])).await;
     // A connection that is open and idle must not hold the end up.
     let mut idle = TcpStream::connect("127.42.8.7:18081").await.unwrap();
@@ -155,7 +154,7 @@ async fn a_port_in_use_fails_the_start_with_the_address() {
     let node = Node::new();
     let pod = node.pod("127.42.8.8").await;
     let _taken = std::net::TcpListener::bind("127.42.8.8:18081").unwrap();
-    let config = serving(&node.image(Flavor::HttpP2, &guests::handler(COUNTS)), &[18_081]);
+    let config = serving(&node.image(Flavor::HttpP2, &text::handler(COUNTS)), &[18_081]);
     let id = node.runtime.create_container(&pod.sandbox, config).await.unwrap();
     let error = node.runtime.start_container(&id).await.unwrap_err();
     assert!(matches!(&error, RuntimeError::Start { why } if why.contains("127.42.8.8:18081")), "{error}");
@@ -168,7 +167,7 @@ async fn many_requests_at_once_are_all_answered() {
     let node = Node::with(|config| config.handlers.max_instances = 4);
     let pod = node.pod("127.42.8.9").await;
     let answers = "(call $answer (local.get $out) (i32.const 204))";
-    pod.start(serving(&node.image(Flavor::HttpP2, &guests::handler(answers)), &[18_081])).await;
+    pod.start(serving(&node.image(Flavor::HttpP2, &text::handler(answers)), &[18_081])).await;
     let asks: Vec<_> = (0..64).map(|_| tokio::spawn(status("127.42.8.9:18081"))).collect();
     for ask in asks {
         assert_eq!(ask.await.unwrap(), 204);

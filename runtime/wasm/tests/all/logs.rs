@@ -4,14 +4,14 @@ use sampan_cri::ContainerRuntime as _;
 use sampan_wasm::Rotation;
 use sampan_wasm::artifact::Flavor;
 
-use super::guests;
 use super::node::{Node, container};
+use super::text;
 
 #[tokio::test]
 async fn both_streams_are_logged_in_the_cri_format_with_an_unfinished_line_at_the_end() {
     let node = Node::new();
     let pod = node.pod("127.42.5.1").await;
-    let prints = guests::core(
+    let prints = text::core(
         "out\\nerr\\nrest",
         "(call $print (i32.const 1) (i32.const 1024) (i32.const 4))
          (call $print (i32.const 2) (i32.const 1028) (i32.const 4))
@@ -36,7 +36,7 @@ async fn both_streams_are_logged_in_the_cri_format_with_an_unfinished_line_at_th
 async fn a_flood_of_output_is_rotated_and_bounded() {
     let node = Node::with(|config| config.rotation = Rotation { max_bytes: 100_000, max_files: 3 });
     let pod = node.pod("127.42.5.1").await;
-    let floods = guests::core(
+    let floods = text::core(
         "a line of thirty-two characters!\\n",
         "(local $n i32)
          (loop $again
@@ -63,7 +63,7 @@ async fn a_flood_of_output_is_rotated_and_bounded() {
 async fn a_silent_guest_has_an_empty_log() {
     let node = Node::new();
     let pod = node.pod("127.42.5.1").await;
-    let (id, _) = pod.run(container(&node.image(Flavor::CoreP1, &guests::core("", "")))).await;
+    let (id, _) = pod.run(container(&node.image(Flavor::CoreP1, &text::core("", "")))).await;
     let path = node.runtime.container_status(&id).await.unwrap().log_path;
     assert_eq!(std::fs::read(path).unwrap(), b"");
 }

@@ -10,10 +10,10 @@
 mod commands;
 mod cpu;
 mod files;
-mod guests;
 mod http;
 mod logs;
 mod node;
 mod records;
 mod sockets;
 mod stop;
+mod text;

@@ -69,8 +69,17 @@ impl Node {
 
     /// Compiles text into an image; gives its identity.
     pub(crate) fn image(&self, flavor: Flavor, text: &str) -> String {
+        self.compile(flavor, &wat::parse_str(text).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// The guest of `modules/` that does what its arguments say.
+    pub(crate) fn testguest(&self) -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../modules/dist/testguest.wasm");
+        self.compile(Flavor::CommandP2, &std::fs::read(path).unwrap())
+    }
+
+    fn compile(&self, flavor: Flavor, bytes: &[u8]) -> String {
         let engine = self.runtime.engines().get(flavor.engine_class());
-        let bytes = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
         let kind = match flavor {
             Flavor::CoreP1 => ArtifactKind::CoreCommand(Module::new(engine, bytes).unwrap()),
             _ => ArtifactKind::Component(Component::new(engine, bytes).unwrap()),

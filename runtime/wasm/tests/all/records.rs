@@ -5,16 +5,16 @@ use std::time::Duration;
 use sampan_cri::{ContainerRuntime as _, ContainerState};
 use sampan_wasm::artifact::Flavor;
 
-use super::guests;
 use super::node::{Node, container};
+use super::text;
 
 #[tokio::test]
 async fn containers_of_an_earlier_run_are_listed_with_what_became_of_them() {
     let node = Node::new();
     let pod = node.pod("127.42.3.1").await;
-    let exits = node.image(Flavor::CoreP1, &guests::core("", "(call $exit (i32.const 9))"));
+    let exits = node.image(Flavor::CoreP1, &text::core("", "(call $exit (i32.const 9))"));
     let (ended, exit) = pod.run(container(&exits)).await;
-    let mut config = container(&node.image(Flavor::CoreP1, &guests::spinner()));
+    let mut config = container(&node.image(Flavor::CoreP1, &text::spinner()));
     config.name = "spinner".into();
     config.log_path = "spinner/0.log".into();
     let spinning = pod.start(config).await;

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use sampan_cri::{ContainerRuntime as _, ContainerState};
 use sampan_wasm::artifact::Flavor;
 
-use super::guests;
 use super::node::{Node, PATIENCE, container};
+use super::text;
 
 /// Reads standard input until it ends, says so, and then does `then`.
 fn reads_stdin(then: &str) -> String {
-    guests::core(
+    text::core(
         "up\\nend\\n",
         &format!(
             "(call $print (i32.const 1) (i32.const 1024) (i32.const 3))
@@ -28,7 +28,7 @@ fn reads_stdin(then: &str) -> String {
 async fn a_guest_that_cannot_notice_the_request_ends_at_once() {
     let node = Node::new();
     let pod = node.pod("127.42.2.1").await;
-    let id = pod.start(container(&node.image(Flavor::CoreP1, &guests::spinner()))).await;
+    let id = pod.start(container(&node.image(Flavor::CoreP1, &text::spinner()))).await;
     node.logged(&id, "up").await;
     let asked = Instant::now();
     node.runtime.stop_container(&id, Duration::from_secs(600)).await.unwrap();
@@ -81,7 +81,7 @@ async fn a_guest_that_ignores_the_request_is_killed_after_its_grace() {
 async fn the_shutdown_pollable_fires_with_the_request() {
     let node = Node::new();
     let pod = node.pod("127.42.2.1").await;
-    let id = pod.start(container(&node.image(Flavor::CommandP2, &guests::waits_for_shutdown()))).await;
+    let id = pod.start(container(&node.image(Flavor::CommandP2, &text::waits_for_shutdown()))).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     node.runtime.stop_container(&id, PATIENCE).await.unwrap();
     assert_eq!(node.ended(&id).await.code, 0);
@@ -91,7 +91,7 @@ async fn the_shutdown_pollable_fires_with_the_request() {
 async fn stopping_a_sandbox_kills_what_runs_and_takes_no_more() {
     let node = Node::new();
     let pod = node.pod("127.42.2.1").await;
-    let image = node.image(Flavor::CoreP1, &guests::spinner());
+    let image = node.image(Flavor::CoreP1, &text::spinner());
     let running = pod.start(container(&image)).await;
     let mut created = container(&image);
     created.name = "other".into();
