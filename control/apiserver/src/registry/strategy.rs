@@ -76,7 +76,7 @@ pub trait Strategy: Send + Sync + 'static {
     /// (`metadata.name: Invalid value: "A": a lowercase RFC 1123 subdomain must ...`).
     /// A `generateName` prefix is checked as `{prefix}` with a trailing dash taken off.
     fn validate_name(&self, name: &str) -> Vec<String> {
-        sampan_api::names::dns1123_subdomain(name)
+        sampan_api::names::is_dns1123_subdomain(name)
     }
 
     /// Takes away what clients may not set on creation (status), and sets what the server sets.

@@ -1,0 +1,14 @@
+//! Who asks, and what they may: identities, service account tokens, the authorizer.
+//!
+//! The filters call in here; nothing here knows HTTP.
+
+mod authorizer;
+mod tokens;
+mod user;
+
+pub use authorizer::{Attributes, Authorizer, BuiltInAuthorizer, Decision};
+pub use user::UserInfo;
+
+pub(crate) use authorizer::{PUBLIC_PATHS, at_or_below};
+pub(crate) use tokens::{Binding, Claims, KubernetesClaims, TokenAuthority};
+pub(crate) use user::{ALL_AUTHENTICATED, MASTERS};

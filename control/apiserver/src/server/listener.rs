@@ -1,0 +1,142 @@
+//! The TLS listener: connections, HTTP/2 and HTTP/1.1, client certificates, an orderly end.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::auth::UserInfo;
+use crate::body::Body;
+use crate::core::Core;
+use crate::filters::{self, Caller};
+use crate::pki::Pki;
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEADERS: Duration = Duration::from_secs(32);
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_PATIENCE: Duration = Duration::from_secs(15);
+/// One connection of a Go client carries all its watches.
+const MAX_STREAMS: u32 = 2000;
+/// How long requests under way may take when the server goes down.
+const DRAIN: Duration = Duration::from_secs(10);
+/// After a failed accept (out of file descriptors), a pause.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const RENEWAL_CHECK: Duration = Duration::from_secs(12 * 3600);
+
+/// Accepts connections until `shutdown`, then drains them.
+pub(super) async fn serve(
+    core: &Arc<Core>,
+    pki: &Arc<Pki>,
+    listener: TcpListener,
+    config: rustls::ServerConfig,
+    shutdown: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let connections = TaskTracker::new();
+    connections.spawn(renew(Arc::clone(pki), shutdown.clone()));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (core, acceptor, shutdown) = (Arc::clone(core), acceptor.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    if let Err(error) = connection(core, acceptor, stream, shutdown).await {
+                        tracing::debug!(%peer, error = &*error as &dyn std::error::Error, "a connection broke");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    core.shutdown.cancel();
+    connections.close();
+    if timeout(DRAIN + ACCEPT_PAUSE, connections.wait()).await.is_err() {
+        tracing::warn!("some connections did not end in time");
+    }
+}
+
+/// Renews certificates while the server runs.
+async fn renew(pki: Arc<Pki>, shutdown: CancellationToken) {
+    while timeout(RENEWAL_CHECK, shutdown.cancelled()).await.is_err() {
+        match pki.renew_due(jiff::Timestamp::now()) {
+            Ok(true) => tracing::info!("certificates were renewed"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "certificates cannot be renewed");
+            }
+        }
+    }
+}
+
+async fn connection(
+    core: Arc<Core>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    shutdown: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+    let (caller, http2) = peer(&stream);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (core, caller) = (Arc::clone(&core), caller.clone());
+        async move { Ok::<_, Infallible>(filters::handle(core, caller, request.map(Body::new)).await) }
+    });
+    let builder = builder(http2);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    timeout(DRAIN, connection).await?
+}
+
+/// How a connection speaks HTTP: which of the two was agreed on already.
+fn builder(http2: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_PATIENCE);
+    if http2 { builder.http2_only() } else { builder.http1_only() }
+}
+
+/// Who is at the other end, and whether HTTP/2 was agreed on.
+fn peer(stream: &TlsStream<TcpStream>) -> (Caller, bool) {
+    let (_, session) = stream.get_ref();
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let user = session.peer_certificates().and_then(|chain| chain.first()).and_then(identity);
+    (Caller::Network(user.map(Arc::new)), http2)
+}
+
+/// The user that a certificate names. That our authority signed it has been checked.
+fn identity(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?;
+    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
+    (!name.is_empty()).then(|| UserInfo::new(name, groups))
+}
