@@ -176,3 +176,78 @@ fn tls_config() -> Result<Arc<ClientConfig>, Error> {
         .with_no_client_auth();
     Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Empty;
+    use sampan_cri::{PodRef, SandboxConfig};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::net::HostNetwork;
+
+    fn net() -> Arc<PodNet> {
+        let config = SandboxConfig {
+            pod: PodRef { namespace: "default".into(), name: "web".into(), uid: "1".into() },
+            attempt: 0,
+            hostname: "web".into(),
+            addresses: vec!["127.42.9.7".parse().unwrap()],
+            host_network: false,
+            log_directory: "/tmp".into(),
+            host_aliases: vec![("127.42.9.8".parse().unwrap(), vec!["upstream".into()])],
+        };
+        Arc::new(PodNet::new(&config, Arc::new(HostNetwork::default())))
+    }
+
+    fn request(uri: &str) -> Request<WasiBody> {
+        let body = Empty::<Bytes>::new().map_err(Error::from).boxed_unsync();
+        Request::get(uri).header("host", "upstream").body(body).unwrap()
+    }
+
+    #[tokio::test]
+    async fn requests_leave_from_the_pods_address_by_its_own_names() {
+        let upstream = TcpListener::bind("127.42.9.8:0").await.unwrap();
+        let port = upstream.local_addr().unwrap().port();
+        let serve = tokio::spawn(async move {
+            let (mut stream, peer) = upstream.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            (peer.ip().to_string(), String::from_utf8(head[..length].to_vec()).unwrap())
+        });
+        let uri = format!("http://upstream:{port}/path?query");
+        let (response, driver) = send(net(), request(&uri), RequestOptions::default()).await.unwrap();
+        assert_eq!(response.status(), 201);
+        let driving = tokio::spawn(Box::into_pin(driver));
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+        let (peer, head) = serve.await.unwrap();
+        assert_eq!(peer, "127.42.9.7");
+        assert!(head.starts_with("GET /path?query HTTP/1.1\r\nhost: upstream\r\n"), "{head}");
+        driving.abort();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_reached_says_why() {
+        let free = TcpListener::bind("127.42.9.8:0").await.unwrap().local_addr().unwrap().port();
+        let error =
+            async |uri: &str| send(net(), request(uri), RequestOptions::default()).await.err().unwrap();
+        assert!(matches!(error(&format!("http://upstream:{free}/")).await, Error::ConnectionRefused));
+        assert!(matches!(error("http://127.0.0.53/").await, Error::DestinationIpProhibited));
+        assert!(matches!(error("http://no-such-name.invalid/").await, Error::DnsError { .. }));
+        assert!(matches!(error("ftp://upstream/").await, Error::HttpProtocolError));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_given_up() {
+        let silent = TcpListener::bind("127.42.9.8:0").await.unwrap();
+        let uri = format!("http://{}/", silent.local_addr().unwrap());
+        let options = RequestOptions {
+            first_byte_timeout: Some(Duration::from_millis(50)),
+            ..RequestOptions::default()
+        };
+        let error = send(net(), request(&uri), options).await.err().unwrap();
+        assert!(matches!(error, Error::ConnectionReadTimeout), "{error}");
+    }
+}

@@ -3,6 +3,7 @@
 mod start;
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct RuntimeConfig {
     pub handlers: HandlerSettings,
     /// Names and reach of pods.
     pub network: Arc<dyn PodNetwork>,
+    /// The node's own addresses, on which host ports are served.
+    pub host_addresses: Vec<IpAddr>,
     /// Threads of each guest runtime.
     pub threads: usize,
     /// Whether limits of the machine (`vm.max_map_count`) may be raised.
@@ -70,6 +73,7 @@ impl RuntimeConfig {
             rotation: Rotation::default(),
             handlers: HandlerSettings::default(),
             network: Arc::new(HostNetwork::default()),
+            host_addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             tune_host: true,
         }
@@ -119,7 +123,12 @@ struct Inner {
 #[derive(Clone)]
 pub struct WasmRuntime {
     inner: Arc<Inner>,
+    _end: Arc<EndOnDrop>,
 }
+
+/// Ends what runs when the last handle goes. The running containers themselves keep the rest
+/// of the runtime until they have ended.
+struct EndOnDrop(Arc<Inner>);
 
 impl WasmRuntime {
     /// Sets the runtime up and reads what an earlier run of the node left.
@@ -163,7 +172,8 @@ impl WasmRuntime {
             started_at: SystemTime::now(),
             config,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        Ok(Self { _end: Arc::new(EndOnDrop(inner.clone())), inner })
     }
 
     /// What this machine allows.
@@ -377,9 +387,9 @@ impl ContainerRuntime for WasmRuntime {
     }
 }
 
-impl Drop for Inner {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        for known in self.tables.lock().containers.values() {
+        for known in self.0.tables.lock().containers.values() {
             if let Known::Here(container) = known {
                 container.kill.cancel();
             }

@@ -15,47 +15,28 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use sampan_cri::ContainerPort;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::handler::ProxyPre;
 
 use super::{Failure, Handler};
 use crate::exit::Ended;
+use crate::host_ports::bind;
 use crate::program::Run;
 
-/// The port of a handler that declares none.
-const DEFAULT_PORT: u16 = 8080;
 /// How long a connection may be silent before a request's head is complete.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-const BACKLOG: u32 = 1024;
 
 /// The listening sockets of a container.
 pub(crate) struct Listeners(Vec<TcpListener>);
 
-/// Listens on the container's declared TCP ports at `address`. Called on the handlers' threads.
+/// Listens on `addresses`. Called on the handlers' threads.
 ///
 /// # Errors
-/// When a port cannot be had, with the address.
-pub(crate) fn listen(address: std::net::IpAddr, ports: &[ContainerPort]) -> io::Result<Listeners> {
-    let mut wanted: Vec<u16> =
-        ports.iter().filter(|port| port.protocol == "TCP").map(|port| port.container_port).collect();
-    if wanted.is_empty() {
-        wanted.push(DEFAULT_PORT);
-    }
-    let listeners = wanted.into_iter().map(|port| bind(SocketAddr::new(address, port)));
-    Ok(Listeners(listeners.collect::<io::Result<_>>()?))
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let bound = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    bound().map_err(|error| io::Error::new(error.kind(), format!("listen on {address}: {error}")))
+/// When one cannot be had, with the address.
+pub(crate) fn listen(addresses: &[SocketAddr]) -> io::Result<Listeners> {
+    Ok(Listeners(addresses.iter().map(|address| bind(*address)).collect::<io::Result<_>>()?))
 }
 
 impl Listeners {

@@ -69,13 +69,16 @@ impl PodNet {
         &self.hostname
     }
 
-    /// The address that the pod's listening sockets are bound to.
+    /// The pod's primary address.
     #[must_use]
-    pub(crate) fn listen_address(&self) -> Option<IpAddr> {
-        if self.host_network {
-            return Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        }
+    pub(crate) fn address(&self) -> Option<IpAddr> {
         self.addresses.first().copied()
+    }
+
+    /// Whether the pod shares the node's network.
+    #[must_use]
+    pub(crate) fn is_host_network(&self) -> bool {
+        self.host_network
     }
 
     /// The pod's own address of the same family.

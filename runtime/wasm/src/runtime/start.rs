@@ -13,6 +13,7 @@ use crate::container::{Container, Making};
 use crate::exit::Ended;
 use crate::fs::{Kind, Plan, plan};
 use crate::handler::{Handler, listen};
+use crate::host_ports;
 use crate::launch::Launch;
 use crate::logs::Log;
 use crate::program::{Program, Run};
@@ -56,6 +57,7 @@ impl Inner {
             }
             (found.record.clone(), found.net.clone())
         };
+        host_ports::check(&config).map_err(|why| RuntimeError::Invalid { why })?;
         let program = self.program(&config).await?;
         let mounts = config.mounts.clone();
         let read_only_root = config.read_only_root;
@@ -116,6 +118,16 @@ impl Inner {
             Ok(launch) => launch,
             Err(why) => return self.cannot_run(id, &container, why).await,
         };
+        let forwarded =
+            host_ports::of_command(&container.config.ports, &container.net, &self.config.host_addresses);
+        let forwarded = {
+            let _entered = self.threads.http().enter();
+            host_ports::forward(&forwarded)
+        };
+        let forwarded = match forwarded {
+            Ok(forwarded) => forwarded,
+            Err(error) => return self.cannot_run(id, &container, error.to_string()).await,
+        };
         container.begin()?;
         self.tell(id, &container, Happened::Started);
         let (inner, id) = (self.clone(), id.clone());
@@ -129,6 +141,7 @@ impl Inner {
             };
             drop(program);
             drop(place);
+            forwarded.end().await;
             inner.ended(&id, &container, ended).await;
         });
         Ok(())
@@ -154,13 +167,15 @@ impl Inner {
         container: Arc<Container>,
         program: Arc<Program>,
     ) -> Result<(), RuntimeError> {
-        let Some(address) = container.net.listen_address() else {
+        let addresses =
+            host_ports::of_handler(&container.config.ports, &container.net, &self.config.host_addresses);
+        if addresses.is_empty() {
             return self.cannot_run(id, &container, "the pod has no address".to_owned()).await;
-        };
+        }
         // Sockets belong to the runtime on which they are made.
         let listeners = {
             let _entered = self.threads.http().enter();
-            listen(address, &container.config.ports)
+            listen(&addresses)
         };
         let listeners = match listeners {
             Ok(listeners) => listeners,

@@ -84,12 +84,7 @@ async fn a_trap_is_a_500_with_a_line_in_the_log_and_the_next_request_is_served()
         seen.push(status("127.42.8.4:18081").await);
     }
     assert_eq!(seen, [201, 202, 500, 201]);
-    let log = async {
-        while !node.log(&id).await.iter().any(|(_, line)| line.contains("unreachable")) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, log).await.expect("the trap is logged");
+    node.logs(&id, |line| line.contains("unreachable")).await;
 }
 
 #[tokio::test]
@@ -172,4 +167,47 @@ async fn many_requests_at_once_are_all_answered() {
     for ask in asks {
         assert_eq!(ask.await.unwrap(), 204);
     }
+}
+
+#[tokio::test]
+async fn host_ports_lead_to_handlers_and_commands() {
+    let node = Node::with(|config| config.host_addresses = vec!["127.42.8.100".parse().unwrap()]);
+    let pod = node.pod("127.42.8.10").await;
+    let mut config = serving(&node.image(Flavor::HttpP2, &text::handler(COUNTS)), &[18_081]);
+    config.ports[0].host_port = Some(18_091);
+    pod.start(config).await;
+    assert_eq!(status("127.42.8.100:18091").await, 201);
+
+    let mut config = serving(&node.testguest(), &[18_082]);
+    config.name = "echo".into();
+    config.log_path = "echo/0.log".into();
+    config.args = vec!["tcp-echo".into(), "0.0.0.0:18082".into()];
+    config.ports[0].host_port = Some(18_092);
+    let id = pod.start(config).await;
+    node.logged(&id, "listening on 127.42.8.10:18082").await;
+    let mut stream = TcpStream::connect("127.42.8.100:18092").await.unwrap();
+    stream.write_all(b"over").await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"over");
+    node.runtime.stop_container(&id, PATIENCE).await.unwrap();
+    assert!(TcpStream::connect("127.42.8.100:18092").await.is_err());
+}
+
+#[tokio::test]
+async fn handlers_of_the_third_preview_answer_fail_and_are_reused() {
+    let node = Node::new();
+    let pod = node.pod("127.42.8.11").await;
+    let handle = "(if (i32.eq (global.get $count) (i32.const 2)) (then (call $refuse)) (else (call $answer)))
+                  (if (i32.eq (global.get $count) (i32.const 4)) (then unreachable))";
+    let id = pod.start(serving(&node.image(Flavor::HttpP3, &text::handler_p3(handle)), &[18_081])).await;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.push(status("127.42.8.11:18081").await);
+    }
+    assert_eq!(seen, [201, 500, 203]);
+    // The fourth traps after its answer: whichever arrives first, the instance is replaced.
+    status("127.42.8.11:18081").await;
+    node.logs(&id, |line| line.starts_with("error: request failed: ")).await;
+    assert_eq!(status("127.42.8.11:18081").await, 201);
 }

@@ -122,10 +122,15 @@ impl Node {
         read_log(&path)
     }
 
-    /// Waits until the log holds a line.
+    /// Waits until the log holds this line.
     pub(crate) async fn logged(&self, id: &ContainerId, line: &str) {
+        self.logs(id, |text| text == line).await;
+    }
+
+    /// Waits until the log holds such a line.
+    pub(crate) async fn logs(&self, id: &ContainerId, such: impl Fn(&str) -> bool) {
         let wait = async {
-            while !self.log(id).await.iter().any(|(_, text)| text == line) {
+            while !self.log(id).await.iter().any(|(_, text)| such(text)) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -135,11 +140,13 @@ impl Node {
 
 pub(crate) fn read_log(path: &Path) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
+    // The last line may still be being written.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let line = |line: &str| {
         let parts: Vec<_> = line.splitn(4, ' ').collect();
         (parts[1].to_owned(), parts[3].to_owned())
     };
-    text.lines().map(line).collect()
+    whole.lines().map(line).collect()
 }
 
 pub(crate) fn container(image_id: &str) -> ContainerConfig {

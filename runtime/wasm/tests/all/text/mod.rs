@@ -282,3 +282,9 @@ pub(crate) fn binds_tcp_p3([a, b, c, d]: [u8; 4]) -> String {
 pub(crate) fn handler(handle: &str) -> String {
     include_str!("handler.wat").replace("HANDLE", handle)
 }
+
+/// A handler of WASI 0.3; `handle` is the body of a core function with `$answer` (200 plus the
+/// count of requests) and `$refuse` (the error code `HTTP-request-denied`).
+pub(crate) fn handler_p3(handle: &str) -> String {
+    include_str!("handler_p3.wat").replace("HANDLE", handle)
+}
