@@ -25,7 +25,6 @@ mod node;
 mod outgoing;
 mod program;
 mod record;
-mod self_test;
 mod stdin;
 mod threads;
 
@@ -34,4 +33,3 @@ pub use logs::Rotation;
 pub use net::{HostNetwork, PodNetwork, ResolveError};
 pub use node::NodeFacts;
 pub use runtime::{ArtifactSource, RuntimeConfig, WasmRuntime};
-pub use self_test::{SelfTestError, self_test};
