@@ -54,10 +54,10 @@ const POD: &[Row] = &[
     Row(&["shareProcessNamespace"], When::True, NO_EFFECT),
     Row(&["setHostnameAsFQDN"], When::True, NOT_YET),
     Row(&["subdomain"], When::Filled, NOT_YET),
+    Row(&["hostnameOverride"], When::Filled, NOT_YET),
     Row(&["dnsConfig"], When::Present, NOT_YET),
     Row(&["runtimeClassName"], When::Filled, "runtime classes are not known yet"),
-    Row(&["priorityClassName"], When::Filled, "priority classes are not known yet"),
-    Row(&["preemptionPolicy"], When::OtherThan("Never"), "pods are not preempted yet"),
+    Row(&["priorityClassName"], When::Filled, "orders pods that wait; none is preempted yet"),
     Row(&["imagePullSecrets"], When::Filled, "registries are not asked yet"),
     Row(&["resources"], When::Present, "resources of a whole pod are not enforced yet"),
     Row(&["resourceClaims"], When::Filled, "resource claims are not known yet"),
@@ -96,12 +96,6 @@ const CONTAINER: &[Row] = &[
     Row(&["volumeDevices"], When::Filled, NO_EFFECT),
     Row(&["resizePolicy"], When::Filled, "containers are not resized yet"),
     Row(&["resources", "claims"], When::Filled, "resource claims are not known yet"),
-    Row(
-        &["terminationMessagePath"],
-        When::OtherThan("/dev/termination-log"),
-        "termination messages are not read yet",
-    ),
-    Row(&["terminationMessagePolicy"], When::OtherThan("File"), "termination messages are not read yet"),
     Row(&["securityContext", "privileged"], When::True, NO_EFFECT),
     Row(&["securityContext", "allowPrivilegeEscalation"], When::True, NO_EFFECT),
     Row(&["securityContext", "capabilities", "add"], When::Filled, NO_EFFECT),
@@ -126,7 +120,7 @@ const VARIABLE: &[Row] =
 
 /// Fields of a volume whose source is mounted.
 const VOLUME: &[Row] =
-    &[Row(&["emptyDir", "medium"], When::Filled, "has no effect: the volume is kept on disk")];
+    &[Row(&["emptyDir", "medium"], When::OtherThan("Memory"), "only Memory and the default are supported")];
 
 /// Sources of volumes that are mounted; the others are not, and a pod with one does not start.
 const MOUNTED: &[&str] = &["emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected"];
@@ -215,7 +209,7 @@ mod tests {
     fn an_ordinary_pod_is_not_warned_about() {
         let spec = json!({
             "restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
-            "preemptionPolicy": null, "enableServiceLinks": true, "serviceAccountName": "default",
+            "preemptionPolicy": "PreemptLowerPriority", "enableServiceLinks": true, "serviceAccountName": "default",
             "securityContext": {"runAsNonRoot": true},
             "hostNetwork": true, "hostAliases": [{"ip": "1.1.1.1"}], "hostname": "h",
             "affinity": {"nodeAffinity": {}}, "tolerations": [{"operator": "Exists"}],
@@ -280,8 +274,8 @@ mod tests {
                 "spec.volumes[0].projected.sources[0].clusterTrustBundle: volumes of this type are not supported",
             ),
             (
-                json!({"volumes": [{"emptyDir": {"medium": "Memory"}}]}),
-                "spec.volumes[0].emptyDir.medium: has no effect: the volume is kept on disk",
+                json!({"volumes": [{"emptyDir": {"medium": "Memory"}}, {"emptyDir": {"medium": "HugePages"}}]}),
+                "spec.volumes[1].emptyDir.medium: only Memory and the default are supported",
             ),
         ] {
             assert_eq!(found(&spec), [expected], "{spec}");

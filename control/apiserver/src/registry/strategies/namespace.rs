@@ -1,6 +1,7 @@
 //! Namespaces. One that is deleted is emptied first: `spec.finalizers` hold it, and its phase says so.
 
 use jiff::Timestamp;
+use sampan_api::defaults;
 use sampan_api::field::FieldError;
 use sampan_api::meta::{self, ObjectMeta};
 use sampan_api::names;
@@ -12,9 +13,6 @@ use crate::registry::columns::cluster;
 use crate::registry::strategy::{Column, Context, Part, Strategy};
 use crate::validation;
 use crate::validation::view::{list, member, remove, restore, set, walk};
-
-/// The finalizer of whoever empties namespaces.
-const EMPTIES: &str = "kubernetes";
 
 /// The label that every namespace has, so that selectors can name it.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -33,11 +31,7 @@ impl Strategy for Namespaces {
 
     fn prepare_for_create(&self, _cx: &Context, object: &mut Value) {
         set(object, &["status"], json!({"phase": "Active"}));
-        let mut finalizers = list(member(object, "spec"), "finalizers").to_vec();
-        if !finalizers.iter().any(|name| name == EMPTIES) {
-            finalizers.push(EMPTIES.into());
-        }
-        set(object, &["spec", "finalizers"], finalizers.into());
+        defaults::new_namespace(object);
         label(object);
     }
 

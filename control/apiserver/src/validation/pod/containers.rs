@@ -49,7 +49,8 @@ pub(super) fn init_containers(spec: &Value, scope: &Scope<'_>, path: &FieldPath,
         common(container, scope, &at, out);
         restart_policy(container, &at, out);
         unique_name(container, &mut seen, &at, out);
-        // They run one by one, so each has the ports of the host to itself.
+        // They run one by one, so each has the ports of the host to itself. Complaints name the
+        // first one whichever it is: so does Kubernetes.
         host_port_conflicts(container, &mut BTreeSet::new(), &path.index(0), out);
         if opt_text(container, "restartPolicy") == Some("Always") {
             handlers::handlers(container, scope.grace, &at, out);

@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::{annotations, diff, metadata_and_spec, scheduling};
 use crate::validation::checks::Errors;
-use crate::validation::resources::quantity;
 use crate::validation::view::{int, list, map, member, part, restore, same, set, text, walk};
 
 const CHANGEABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -129,13 +128,10 @@ fn everything_else(new: &Value, old: &Value, path: &FieldPath, out: &mut Errors)
     if !list(old, "schedulingGates").is_empty() {
         gated(&mut munged, old, path, out);
     }
-    let mut old = old.clone();
-    canonical_quantities(&mut munged);
-    canonical_quantities(&mut old);
-    if !same(&munged, &old) {
+    if !same(&munged, old) {
         let text = format!(
             "pod updates may not change fields other than {CHANGEABLE}\n{}",
-            diff::diff(&old, &munged)
+            diff::diff(old, &munged)
         );
         out.push(FieldError::forbidden(path, text));
     }
@@ -196,28 +192,6 @@ fn only_additions(new: &Value, old: &Value) -> bool {
     })
 }
 
-/// Writes quantities in one form, so that the same amount is the same text.
-fn canonical_quantities(spec: &mut Value) {
-    let rewrite = |resources: Option<&mut Value>| {
-        for value in resources.and_then(Value::as_object_mut).into_iter().flat_map(|map| map.values_mut()) {
-            if let Some(amount) = quantity(value) {
-                *value = amount.to_string().into();
-            }
-        }
-    };
-    for name in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in spec.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten() {
-            for name in ["limits", "requests"] {
-                rewrite(container.get_mut("resources").and_then(|resources| resources.get_mut(name)));
-            }
-        }
-    }
-    for name in ["limits", "requests"] {
-        rewrite(spec.get_mut("resources").and_then(|resources| resources.get_mut(name)));
-    }
-    rewrite(spec.get_mut("overhead"));
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -249,11 +223,6 @@ mod tests {
         for change in changes {
             assert_eq!(found(change, nothing), [""; 0]);
         }
-        let same_amount = found(
-            |pod| pod["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1000m"}}),
-            |pod| pod["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}}),
-        );
-        assert_eq!(same_amount, [""; 0]);
         let grace = found(
             |pod| pod["spec"]["terminationGracePeriodSeconds"] = json!(1),
             |pod| pod["spec"]["terminationGracePeriodSeconds"] = json!(-5),
