@@ -80,6 +80,14 @@ pub fn resources() -> &'static [Resource] {
 
 static ROWS: &[Resource] = &[
     Resource {
+        kind: "Binding",
+        plural: "bindings",
+        singular: "binding",
+        verbs: CREATE,
+        schema: "io.k8s.api.core.v1.Binding",
+        ..CORE
+    },
+    Resource {
         kind: "ConfigMap",
         plural: "configmaps",
         singular: "configmap",

@@ -15,6 +15,9 @@ use super::{Caches, ROOT};
 /// How long to wait before the store is asked again after it failed.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// After so many events those who watch get a turn, so that a burst does not overflow their queues.
+const BURST: usize = 128;
+
 /// Loaded caches, and the events that follow.
 pub(super) struct Feed {
     caches: Arc<Caches>,
@@ -30,13 +33,21 @@ impl Feed {
 
     /// Applies events until `shutdown`; when the watch breaks, everything is loaded anew.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        let mut burst = 0;
         loop {
             let next = tokio::select! {
                 next = self.events.next() => next,
                 () = shutdown.cancelled() => return,
             };
             match next {
-                Some(Ok(batch)) => apply(&self.caches, batch),
+                Some(Ok(batch)) => {
+                    burst += batch.events.len();
+                    apply(&self.caches, batch);
+                    if burst >= BURST {
+                        burst = 0;
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Some(Err(error)) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

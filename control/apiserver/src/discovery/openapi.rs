@@ -16,7 +16,7 @@ use crate::body::Body;
 use crate::endpoints::{Call, respond};
 
 const FEATURES: Features = Features { server_side_apply: false };
-const LEVEL: i32 = 9;
+const LEVEL: i32 = 3;
 
 /// The documents made so far, compressed.
 #[derive(Default)]

@@ -61,8 +61,9 @@ fn write_all(file: std::fs::File, entries: &Receiver<Value>) {
 pub(super) struct Entry(Value);
 
 impl Entry {
+    /// The entry of a request. That of a stream is written when the stream begins.
     pub(super) fn new(
-        id: &str,
+        (id, long_running): (&str, bool),
         received: Timestamp,
         user: &UserInfo,
         info: &RequestInfo,
@@ -73,7 +74,7 @@ impl Entry {
             "apiVersion": "audit.k8s.io/v1",
             "level": "Metadata",
             "auditID": id,
-            "stage": "ResponseComplete",
+            "stage": if long_running { "ResponseStarted" } else { "ResponseComplete" },
             "requestURI": parts.uri.path_and_query().map_or(info.path.as_str(), |p| p.as_str()),
             "verb": info.verb,
             "user": {"username": user.name, "uid": user.uid, "groups": user.groups},

@@ -84,8 +84,9 @@ async fn chain(
         Ok(user) => user,
         Err(status) => return respond::status(&status),
     };
-    let entry = core.audit.as_ref().map(|_| audit::Entry::new(&id, received, &user, &info, &parts));
     let long_running = info.is_long_running(&query);
+    let entry =
+        core.audit.as_ref().map(|_| audit::Entry::new((&id, long_running), received, &user, &info, &parts));
     let warnings = Warnings::default();
     let call = Call {
         core: Arc::clone(&core),

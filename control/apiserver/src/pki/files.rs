@@ -27,6 +27,11 @@ impl Vault {
         Ok(Self::Directory(dir.to_owned()))
     }
 
+    /// A directory to read from, as it is.
+    pub(super) fn existing(dir: &Path) -> Self {
+        Self::Directory(dir.to_owned())
+    }
+
     pub(super) fn memory() -> Self {
         Self::Memory(Mutex::default())
     }
