@@ -290,3 +290,51 @@ fn bindings_name_a_node() {
         assert_eq!(texts(&binding(&json!({"target": target}))), expected, "{target}");
     }
 }
+
+#[test]
+fn what_people_write_is_valid_once_defaults_are_filled_in() {
+    let resource = sampan_api::scheme::by_gvr("", "v1", "pods").unwrap();
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": {
+            "serviceAccountName": "default",
+            "initContainers": [
+                {"name": "init", "image": "a"},
+                {"name": "sidecar", "image": "b", "restartPolicy": "Always",
+                    "startupProbe": {"exec": {"command": ["true"]}}},
+            ],
+            "containers": [{
+                "name": "main",
+                "image": "sampan/hello-http:v1",
+                "ports": [{"containerPort": 80}, {"containerPort": 53, "protocol": "UDP", "hostPort": 5353}],
+                "env": [
+                    {"name": "A", "value": ""},
+                    {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                    {"name": "C", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+                ],
+                "resources": {"limits": {"cpu": 1, "memory": "64Mi", "example.com/gpu": 1}},
+                "livenessProbe": {"httpGet": {"port": 80}},
+                "readinessProbe": {"grpc": {"port": 81}},
+                "lifecycle": {"preStop": {"httpGet": {"port": "80a"}}},
+                "volumeMounts": [{"name": "t", "mountPath": "/t"}, {"name": "h", "mountPath": "/h"}],
+            }],
+            "volumes": [
+                {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
+                {"name": "h", "hostPath": {"path": "/h"}},
+                {"name": "e"},
+                {"name": "i", "image": {"reference": "r"}},
+                {"name": "d", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+                {"name": "iscsi", "iscsi": {"targetPortal": "p", "iqn": "iqn.2001-04.com.example:a", "lun": 0}},
+                {"name": "q", "ephemeral": {"volumeClaimTemplate": {"spec": {
+                    "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}}},
+            ],
+        },
+    });
+    sampan_api::defaults::apply(resource, &mut pod);
+    assert_eq!(texts(&create(&pod)), [""; 0]);
+    let mut same = pod.clone();
+    sampan_api::defaults::apply(resource, &mut same);
+    assert_eq!(texts(&super::update(&same, &pod)), [""; 0]);
+}
