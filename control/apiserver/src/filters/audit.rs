@@ -49,8 +49,8 @@ impl AuditLog {
 fn write_all(file: std::fs::File, entries: &Receiver<Value>) {
     let mut out = std::io::BufWriter::new(file);
     while let Ok(first) = entries.recv() {
-        let waiting = std::iter::once(first).chain(entries.try_iter());
-        let written = waiting.map(|entry| writeln!(out, "{entry}")).collect::<Result<(), _>>();
+        let mut waiting = std::iter::once(first).chain(entries.try_iter());
+        let written = waiting.try_for_each(|entry| writeln!(out, "{entry}"));
         if let Err(error) = written.and_then(|()| out.flush()) {
             tracing::error!(error = &error as &dyn std::error::Error, "the audit log cannot be written");
         }

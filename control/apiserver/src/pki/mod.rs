@@ -162,7 +162,8 @@ impl Pki {
 
 /// The administrator's kubeconfig from the files that an earlier run left in `dir`. Makes nothing.
 pub fn stored_admin_kubeconfig(dir: &Path, server: &str) -> Result<String, PkiError> {
-    let missing = |what: &str| PkiError::Unusable { what: format!("{what} in {}: it is missing", dir.display()) };
+    let missing =
+        |what: &str| PkiError::Unusable { what: format!("{what} in {}: it is missing", dir.display()) };
     let vault = Vault::existing(dir);
     let ca = vault.read("server-ca.crt")?.ok_or_else(|| missing("server-ca.crt"))?;
     let admin = vault.read_identity("admin")?.ok_or_else(|| missing("admin.crt"))?;

@@ -52,7 +52,7 @@ pub enum ServerError {
     },
     /// What every cluster has could not be made.
     #[error("the first objects cannot be made")]
-    Bootstrap(#[source] Status),
+    Bootstrap(#[source] Box<Status>),
 }
 
 /// How the server is set up.
@@ -129,7 +129,7 @@ impl ApiServer {
             shutdown: shutdown.clone(),
         });
         metrics::start(shutdown);
-        bootstrap::namespaces(&core).await.map_err(ServerError::Bootstrap)?;
+        bootstrap::namespaces(&core).await.map_err(|status| ServerError::Bootstrap(Box::new(status)))?;
         Ok(Self { core, pki })
     }
 

@@ -1,5 +1,7 @@
 //! Watches: order, selectors' edges, bookmarks, ends.
 
+use std::sync::Arc;
+
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -209,5 +211,42 @@ fn describe(event: Event<ConfigMap>) -> String {
         Event::InitDone => "ready".into(),
         Event::Apply(object) => format!("applied {}", name(object)),
         Event::Delete(object) => format!("deleted {}", name(object)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_writers_at_once_lose_no_change_and_watchers_see_each_in_order() {
+    const WRITERS: u64 = 6;
+    const ROUNDS: u64 = 25;
+    let c = Arc::new(cluster().await);
+    c.config_map("shared", json!({})).await;
+    let mut watch = c.watch(&format!("{MAPS}?watch=true&fieldSelector=metadata.name%3Dshared")).await;
+    let writers = (0..WRITERS).map(|writer| {
+        let c = Arc::clone(&c);
+        tokio::spawn(async move {
+            for round in 0..ROUNDS {
+                let patch = json!({"data": {format!("w{writer}"): round.to_string()}});
+                c.patch(&format!("{MAPS}/shared"), "merge-patch", &patch).await.expect(200);
+                // Whoever wrote sees what was written.
+                let list = c.get(MAPS).await.expect(200);
+                let seen = &list["items"][0]["data"][format!("w{writer}")];
+                assert_eq!(*seen, round.to_string());
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let mut last = 0;
+    for event in 0..=WRITERS * ROUNDS {
+        let seen = watch.next().await.unwrap();
+        let revision: u64 = seen["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        assert!(revision > last, "{revision} after {last}");
+        last = revision;
+        if event == WRITERS * ROUNDS {
+            for writer in 0..WRITERS {
+                assert_eq!(seen["object"]["data"][format!("w{writer}")], (ROUNDS - 1).to_string());
+            }
+        }
     }
 }
