@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Kubeconfig(KubeconfigArgs),
     /// Manage the images of this machine's node.
     Image(ImageArgs),
+    /// Go back to a snapshot of the database.
+    Snapshot(SnapshotArgs),
     /// Tell what works on this machine, what does not, and why.
     Check(CheckArgs),
     /// Print a completion script for a shell.
@@ -150,6 +152,24 @@ pub(crate) enum ImageCommand {
     },
 }
 
+/// `sampan snapshot`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct SnapshotArgs {
+    #[command(subcommand)]
+    pub(crate) command: SnapshotCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Put a snapshot's state in the place of the database, which is moved aside; the cluster must be stopped.
+    Restore {
+        /// The snapshot.
+        file: PathBuf,
+        #[command(flatten)]
+        data: DataDirArgs,
+    },
+}
+
 /// `sampan check`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct CheckArgs {
@@ -192,7 +212,8 @@ fn one_line(error: &clap::Error) -> CommandError {
         return CommandError::new("a command is missing; 'sampan --help' lists them");
     }
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or("the command line makes no sense").trim_start_matches("error: ").to_owned();
+    let first =
+        lines.next().unwrap_or("the command line makes no sense").trim_start_matches("error: ").to_owned();
     // "the following arguments were not provided:" goes on on the next lines.
     let rest = if first.ends_with(':') { lines.next().map(|line| format!(" {line}")) } else { None };
     CommandError::new(format!("{first}{}; see 'sampan --help'", rest.unwrap_or_default()))

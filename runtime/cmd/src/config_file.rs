@@ -62,8 +62,9 @@ fn options(
     given: &[OsString],
 ) -> Result<Vec<OsString>, CommandError> {
     let wrong = |what: String| CommandError::new(format!("configuration file {}: {what}", file.display()));
-    let content: Value = serde_saphyr::from_str(text)
-        .map_err(|error| wrong(format!("not YAML: {}", error.to_string().lines().next().unwrap_or_default())))?;
+    let content: Value = serde_saphyr::from_str(text).map_err(|error| {
+        wrong(format!("not YAML: {}", error.to_string().lines().next().unwrap_or_default()))
+    })?;
     let content = match content {
         Value::Object(content) => content,
         Value::Null => return Ok(Vec::new()),
@@ -73,7 +74,10 @@ fn options(
     for (key, value) in content {
         let known = command.get_arguments().find(|arg| arg.get_long() == Some(&key));
         let Some(argument) = known.filter(|_| key != "config") else {
-            return Err(wrong(format!("unknown option {key:?}; 'sampan {} --help' lists them", command.get_name())));
+            return Err(wrong(format!(
+                "unknown option {key:?}; 'sampan {} --help' lists them",
+                command.get_name()
+            )));
         };
         if given.iter().any(|word| names(word, argument)) {
             continue;
@@ -90,7 +94,9 @@ fn options(
                 (false, _) => return Err(wrong(format!("{key}: must be true or false"))),
                 (true, Value::String(text)) => options.push(format!("--{key}={text}").into()),
                 (true, Value::Number(number)) => options.push(format!("--{key}={number}").into()),
-                (true, _) => return Err(wrong(format!("{key}: must be a text or a number, or a list of them"))),
+                (true, _) => {
+                    return Err(wrong(format!("{key}: must be a text or a number, or a list of them")));
+                }
             }
         }
     }
@@ -103,7 +109,8 @@ fn names(word: &OsStr, argument: &clap::Arg) -> bool {
     let long = argument.get_long().map(|name| format!("--{name}"));
     let short = argument.get_short().map(|name| format!("-{name}"));
     let name = word.split('=').next().unwrap_or_default();
-    long.as_deref() == Some(name) || short.is_some_and(|short| word.starts_with(&short) && !word.starts_with("--"))
+    long.as_deref() == Some(name)
+        || short.is_some_and(|short| word.starts_with(&short) && !word.starts_with("--"))
 }
 
 #[cfg(test)]
@@ -123,7 +130,8 @@ mod tests {
     fn the_file_gives_options_by_their_names() {
         let yaml = "https-listen-port: 7443\nnode-label: [a=b, c=d]\ndisable-agent: true\n";
         let options = expanded(yaml, &[]).unwrap();
-        for wanted in ["--https-listen-port=7443", "--node-label=a=b", "--node-label=c=d", "--disable-agent"] {
+        for wanted in ["--https-listen-port=7443", "--node-label=a=b", "--node-label=c=d", "--disable-agent"]
+        {
             assert!(options.iter().any(|o| o == wanted), "{wanted}: {options:?}");
         }
         assert_eq!(expanded("", &[]).unwrap(), Vec::<String>::new());
@@ -132,10 +140,7 @@ mod tests {
     #[test]
     fn the_command_line_replaces_the_file() {
         let yaml = "https-listen-port: 7443\ndata-dir: /a\nnode-label: [a=b]\n";
-        assert_eq!(
-            expanded(yaml, &["--https-listen-port", "1", "-d", "/b"]).unwrap(),
-            ["--node-label=a=b"]
-        );
+        assert_eq!(expanded(yaml, &["--https-listen-port", "1", "-d", "/b"]).unwrap(), ["--node-label=a=b"]);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! ```text
 //! db/          the store                    tls/    certificates and keys
 //! images/      imported images              cache/  compiled code
-//! kubelet/     pods: volumes, records       logs/   containers' logs
+//! kubelet/     pods: volumes                logs/   containers' logs
+//! runtime/     containers: records          server  the API's URL
 //! ```
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -13,7 +14,8 @@ use crate::error::{CommandError, Doing};
 use crate::settings::Mode;
 
 /// Entries that a data directory may hold; a directory with others is somebody else's.
-const OURS: [&str; 8] = ["db", "tls", "images", "cache", "kubelet", "logs", "kubeconfig.yaml", "lost+found"];
+const OURS: [&str; 10] =
+    ["db", "tls", "images", "cache", "runtime", "kubelet", "logs", "server", "kubeconfig.yaml", "lost+found"];
 
 /// The directory given, or the mode's default.
 pub(crate) fn choose(mode: Mode, given: Option<PathBuf>) -> Result<PathBuf, CommandError> {
@@ -34,15 +36,18 @@ pub(crate) fn existing(given: Option<PathBuf>) -> Result<PathBuf, CommandError> 
     let readable = |path: &&PathBuf| std::fs::read_dir(path).is_ok();
     candidates.iter().find(readable).cloned().ok_or_else(|| {
         let tried: Vec<String> = candidates.iter().map(|p| p.display().to_string()).collect();
-        CommandError::new(format!("no readable data directory at {}; name one with --data-dir", tried.join(" or ")))
+        CommandError::new(format!(
+            "no readable data directory at {}; name one with --data-dir",
+            tried.join(" or ")
+        ))
     })
 }
 
 fn user_data_home() -> Result<PathBuf, CommandError> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_DATA_HOME")
-        .or_else(|| Some(absolute("HOME")?.join(".local/share")))
-        .ok_or_else(|| CommandError::new("neither XDG_DATA_HOME nor HOME is set; name a directory with --data-dir"))
+    absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share"))).ok_or_else(|| {
+        CommandError::new("neither XDG_DATA_HOME nor HOME is set; name a directory with --data-dir")
+    })
 }
 
 /// Makes the directory if it is not there; refuses one that is not ours. Changes nothing else.
@@ -52,16 +57,19 @@ pub(crate) fn prepare(path: &Path) -> Result<(), CommandError> {
             format!("data directory {} cannot be made; name another with --data-dir", path.display())
         });
     }
-    let entries = std::fs::read_dir(path)
-        .doing(|| format!("data directory {} cannot be read; name another with --data-dir", path.display()))?;
-    let names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let entries = std::fs::read_dir(path).doing(|| {
+        format!("data directory {} cannot be read; name another with --data-dir", path.display())
+    })?;
+    let names: Vec<String> =
+        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     if let Some(foreign) = names.iter().find(|name| !OURS.contains(&name.as_str())) {
         return Err(CommandError::new(format!(
             "data directory {} holds {foreign:?}, which is not sampan's; name an empty directory with --data-dir",
             path.display()
         )));
     }
-    let mode = std::fs::metadata(path).doing(|| format!("data directory {}", path.display()))?.permissions().mode();
+    let mode =
+        std::fs::metadata(path).doing(|| format!("data directory {}", path.display()))?.permissions().mode();
     if mode & 0o022 != 0 {
         return Err(CommandError::new(format!(
             "data directory {} can be written by others; 'chmod go-w {}' mends it",

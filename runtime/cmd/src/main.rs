@@ -6,9 +6,13 @@ mod components;
 mod config_file;
 mod data_dir;
 mod error;
+mod kubeconfig_file;
+mod local_node;
 mod logging;
+mod node;
 mod node_name;
 mod settings;
+mod store;
 
 use std::process::ExitCode;
 

@@ -105,8 +105,12 @@ fn memory(meminfo: &str) -> Finding {
         meminfo.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
     };
     match kib("MemAvailable:") {
-        Some(available) if available >= 128 * 1024 => good("memory", format!("{} MiB free", available / 1024)),
-        Some(available) => less("memory", format!("only {} MiB free; 128 MiB make a useful node", available / 1024)),
+        Some(available) if available >= 128 * 1024 => {
+            good("memory", format!("{} MiB free", available / 1024))
+        }
+        Some(available) => {
+            less("memory", format!("only {} MiB free; 128 MiB make a useful node", available / 1024))
+        }
         None => less("memory", "/proc/meminfo does not tell"),
     }
 }
@@ -114,14 +118,20 @@ fn memory(meminfo: &str) -> Finding {
 fn data_directory(path: &Path) -> Finding {
     let what = "data directory";
     let nearest = path.ancestors().find(|p| p.exists()).unwrap_or(path);
-    if let Err(error) = rustix::fs::access(nearest, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
+    if let Err(error) =
+        rustix::fs::access(nearest, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+    {
         return bad(what, format!("{}: {error}; name another with --data-dir", nearest.display()));
     }
     match rustix::fs::statvfs(nearest) {
         Ok(stat) => {
             let mebibytes = stat.f_bavail.saturating_mul(stat.f_frsize) / (1024 * 1024);
             let detail = format!("{} ({mebibytes} MiB free)", path.display());
-            if mebibytes < 256 { less(what, format!("{detail}; 256 MiB are needed soon")) } else { good(what, detail) }
+            if mebibytes < 256 {
+                less(what, format!("{detail}; 256 MiB are needed soon"))
+            } else {
+                good(what, detail)
+            }
         }
         Err(error) => bad(what, format!("{}: {error}", nearest.display())),
     }
@@ -146,7 +156,9 @@ fn low_ports(first: &str) -> Finding {
     match first.parse::<u32>() {
         Ok(first) if !root && first > 80 => less(
             "low ports",
-            format!("pods cannot listen below {first}; 'sysctl net.ipv4.ip_unprivileged_port_start=80' allows it"),
+            format!(
+                "pods cannot listen below {first}; 'sysctl net.ipv4.ip_unprivileged_port_start=80' allows it"
+            ),
         ),
         _ => good("low ports", "pods can listen on any port"),
     }
@@ -156,7 +168,10 @@ fn memory_maps(count: &str) -> Finding {
     match count.parse::<u64>() {
         Ok(count) if count < 262_144 && !rustix::process::geteuid().is_root() => less(
             "memory maps",
-            format!("{count} allow about {} running containers; 'sysctl vm.max_map_count=1048576' allows more", count / 8),
+            format!(
+                "{count} allow about {} running containers; 'sysctl vm.max_map_count=1048576' allows more",
+                count / 8
+            ),
         ),
         Ok(count) => good("memory maps", format!("{count}")),
         Err(_) => less("memory maps", "/proc/sys/vm/max_map_count does not tell"),
@@ -166,7 +181,9 @@ fn memory_maps(count: &str) -> Finding {
 fn compiler() -> Finding {
     match sampan_wasm::self_test() {
         Ok(took) => good("WebAssembly", format!("compiled and ran a module in {} ms", took.as_millis())),
-        Err(error) => bad("WebAssembly", format!("a module does not run: {}", sampan_client::informer::chain(&error))),
+        Err(error) => {
+            bad("WebAssembly", format!("a module does not run: {}", sampan_client::informer::chain(&error)))
+        }
     }
 }
 
@@ -181,7 +198,9 @@ fn kubectl() -> Finding {
     let minor = version.as_deref().and_then(|v| v.split('.').nth(1)?.parse::<u32>().ok());
     match (version, minor) {
         (Some(version), Some(minor)) if minor >= 29 => good("kubectl", version),
-        (Some(version), Some(_)) => less("kubectl", format!("{version} cannot apply here; 1.29 and later can")),
+        (Some(version), Some(_)) => {
+            less("kubectl", format!("{version} cannot apply here; 1.29 and later can"))
+        }
         _ => less("kubectl", "does not tell its version"),
     }
 }

@@ -5,6 +5,9 @@ mod cluster;
 mod completions;
 mod image;
 mod kubeconfig;
+mod snapshot;
+
+pub(crate) use cluster::SERVER_FILE;
 
 use std::process::ExitCode;
 
@@ -19,6 +22,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Server(args) => cluster::run(Settings::new(Mode::Server, args)?),
         Command::Kubeconfig(args) => kubeconfig::run(args),
         Command::Image(args) => image::run(args),
+        Command::Snapshot(args) => snapshot::run(args),
         Command::Check(args) => check::run(args),
         Command::Completions { shell } => completions::run(shell),
         Command::Compile { arguments } => Ok(sampan_wasm::compile_child_main(arguments)),

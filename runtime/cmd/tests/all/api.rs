@@ -13,9 +13,10 @@ async fn objects_are_listed_in_pages_and_watched_without_gaps() {
     let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client().await);
     let start = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
     for number in 0..25 {
-        let map: ConfigMap =
-            serde_json::from_value(json!({"metadata": {"name": format!("m{number:02}"), "labels": {"t": "x"}}}))
-                .unwrap();
+        let map: ConfigMap = serde_json::from_value(
+            json!({"metadata": {"name": format!("m{number:02}"), "labels": {"t": "x"}}}),
+        )
+        .unwrap();
         maps.create(&PostParams::default(), &map).await.unwrap();
     }
     let mut names = Vec::new();
@@ -70,7 +71,9 @@ async fn a_stranger_is_kept_out() {
     let cluster = Cluster::start().await;
     let config = kube::config::Kubeconfig::read_from(cluster.data_dir().join("kubeconfig.yaml")).unwrap();
     let mut config =
-        kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await.unwrap();
+        kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default())
+            .await
+            .unwrap();
     config.auth_info = kube::config::AuthInfo::default();
     let client = kube::Client::try_from(config).unwrap();
     let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());

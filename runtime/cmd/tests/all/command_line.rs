@@ -30,11 +30,8 @@ fn a_port_in_use_is_said_and_nothing_is_made() {
     let port = taken.local_addr().unwrap().port().to_string();
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    let output = sampan()
-        .args(["dev", "--https-listen-port", &port, "--data-dir"])
-        .arg(&data)
-        .output()
-        .unwrap();
+    let output =
+        sampan().args(["dev", "--https-listen-port", &port, "--data-dir"]).arg(&data).output().unwrap();
     let text = refused(&output);
     assert!(text.contains(&port) && text.contains("--https-listen-port"), "{text}");
     assert!(!data.exists());
@@ -44,8 +41,11 @@ fn a_port_in_use_is_said_and_nothing_is_made() {
 fn a_foreign_directory_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("letter.txt"), "Dear").unwrap();
-    let output =
-        sampan().args(["dev", "--https-listen-port", "0", "--data-dir"]).arg(directory.path()).output().unwrap();
+    let output = sampan()
+        .args(["dev", "--https-listen-port", "0", "--data-dir"])
+        .arg(directory.path())
+        .output()
+        .unwrap();
     let text = refused(&output);
     assert!(text.contains("letter.txt"), "{text}");
     assert_eq!(entries(directory.path()), 1);
@@ -74,7 +74,10 @@ async fn a_second_process_on_a_directory_is_refused() {
 fn version_and_completions_are_printed() {
     let output = sampan().arg("--version").output().unwrap();
     assert!(output.status.success());
-    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), concat!("sampan ", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap().trim(),
+        concat!("sampan ", env!("CARGO_PKG_VERSION"))
+    );
     for shell in ["bash", "zsh", "fish"] {
         let output = sampan().args(["completions", shell]).output().unwrap();
         assert!(output.status.success() && String::from_utf8(output.stdout).unwrap().contains("sampan"));
@@ -90,7 +93,8 @@ fn check_reports_on_this_machine() {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    for what in ["kernel", "memory", "data directory", "API port", "pod addresses", "WebAssembly", "kubectl"] {
+    for what in ["kernel", "memory", "data directory", "API port", "pod addresses", "WebAssembly", "kubectl"]
+    {
         assert!(text.contains(what), "{what}: {text}");
     }
     assert_eq!(output.status.code(), Some(0), "{text}");

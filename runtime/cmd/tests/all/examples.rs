@@ -21,7 +21,10 @@ where
         + std::fmt::Debug,
 {
     let object: K = serde_json::from_value(object.clone()).unwrap();
-    Api::<K>::default_namespaced(cluster.client().await).create(&PostParams::default(), &object).await.unwrap();
+    Api::<K>::default_namespaced(cluster.client().await)
+        .create(&PostParams::default(), &object)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

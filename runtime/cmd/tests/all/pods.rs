@@ -15,9 +15,10 @@ fn reason(pod: &Pod) -> Option<String> {
 async fn a_command_runs_with_its_configuration_and_ends() {
     let cluster = Cluster::start().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client().await);
-    let map: ConfigMap =
-        serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"word": "Ahoy", "file.txt": "deck"}}))
-            .unwrap();
+    let map: ConfigMap = serde_json::from_value(
+        json!({"metadata": {"name": "m"}, "data": {"word": "Ahoy", "file.txt": "deck"}}),
+    )
+    .unwrap();
     maps.create(&PostParams::default(), &map).await.unwrap();
     cluster
         .create_pod(json!({
@@ -128,7 +129,10 @@ async fn a_pod_that_fits_nowhere_says_why_and_runs_once_it_fits() {
         .await;
     let message = |pod: &Pod| {
         let conditions = pod.status.clone().and_then(|s| s.conditions).unwrap_or_default();
-        conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False").and_then(|c| c.message)
+        conditions
+            .into_iter()
+            .find(|c| c.type_ == "PodScheduled" && c.status == "False")
+            .and_then(|c| c.message)
     };
     let pod = cluster.wait_for("picky", |pod| message(pod).is_some()).await;
     assert_eq!(

@@ -37,7 +37,8 @@ async fn fifty_pods_come_back_after_a_kill() {
     cluster.resume().await;
     all_ready(&cluster).await;
     let pods = cluster.pods().await.list(&ListParams::default()).await.unwrap();
-    let mut addresses: Vec<_> = pods.items.iter().map(|p| p.status.clone().unwrap().pod_ip.unwrap()).collect();
+    let mut addresses: Vec<_> =
+        pods.items.iter().map(|p| p.status.clone().unwrap().pod_ip.unwrap()).collect();
     addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), 50, "each has an address of its own");
