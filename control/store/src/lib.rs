@@ -3,12 +3,39 @@
 //! The model is etcd's: one revision counter, keys in byte order, compare-and-swap
 //! transactions, ranges and watches at a revision, compaction. Nothing here knows
 //! Kubernetes types; values are opaque. Only the API server uses this crate.
+//!
+//! [`MemoryStore`] and [`DurableStore`] share one state machine (`machine`, `evaluate`, `read`).
+//! A durable transaction goes `durable` → [`wal`] → state machine → [`Storage::watch`]'s hub;
+//! later, in the background, into the tables.
 
+mod codec;
+pub mod conformance;
+mod disk;
+mod durable;
+mod evaluate;
+mod event;
+mod hub;
+mod layer;
+mod machine;
+mod memory;
+mod read;
+mod record;
+mod seal;
+mod snapshot;
+mod span;
 mod storage;
+mod tables;
+mod txn;
 mod types;
+pub mod wal;
+mod watch;
 
+pub use disk::{Disk, DiskFaults, DiskOp};
+pub use durable::{Compaction, DurableConfig, DurableStore, OpenError, Stats};
+pub use memory::MemoryStore;
 pub use storage::{Storage, StorageError, WatchStream};
+pub use txn::MAX_TXN_BYTES;
 pub use types::{
     Compare, KeyValue, Op, OpResult, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch,
-    WatchEvent, WatchRequest,
+    WatchEvent, WatchRequest, prefix_end,
 };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// A point in the store's history: the count of transactions that changed something.
+/// A point in the store's history: it grows with every transaction that changes something.
 /// Revision 0 is the empty store; revisions never go back, not even across a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Revision(pub u64);
@@ -34,7 +34,7 @@ pub struct KeyValue {
 pub struct RangeRequest {
     /// First key, included.
     pub start: Bytes,
-    /// Last key, excluded. `None` reads the single key `start`.
+    /// Last key, excluded; an empty key is the end of the key space. `None` reads the single key `start`.
     pub end: Option<Bytes>,
     /// The revision to read at; `None` is the newest.
     pub revision: Option<Revision>,
@@ -102,28 +102,62 @@ pub struct RangeResponse {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Compare {
     /// The key was last changed at exactly this revision; revision 0 means that it does not exist.
-    ModRevision { key: Bytes, revision: Revision },
+    ModRevision {
+        /// The key.
+        key: Bytes,
+        /// Its last change, or 0.
+        revision: Revision,
+    },
     /// The key came to be at exactly this revision; revision 0 means that it does not exist.
-    CreateRevision { key: Bytes, revision: Revision },
-    /// The key was written exactly so often.
-    Version { key: Bytes, version: u64 },
+    CreateRevision {
+        /// The key.
+        key: Bytes,
+        /// Its creation, or 0.
+        revision: Revision,
+    },
+    /// The key was written exactly so often; 0 means that it does not exist.
+    Version {
+        /// The key.
+        key: Bytes,
+        /// How often.
+        version: u64,
+    },
     /// The key holds exactly this value.
-    Value { key: Bytes, value: Bytes },
+    Value {
+        /// The key.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+    },
 }
 
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Writes a key.
-    Put { key: Bytes, value: Bytes },
-    /// Deletes `key`, or the range `key..end`.
-    Delete { key: Bytes, end: Option<Bytes> },
+    Put {
+        /// The key.
+        key: Bytes,
+        /// Its new value.
+        value: Bytes,
+    },
+    /// Deletes `key`, or the range `key..end`; an empty `end` is the end of the key space.
+    Delete {
+        /// The key, or the first of the range.
+        key: Bytes,
+        /// The end of the range, excluded.
+        end: Option<Bytes>,
+    },
     /// Reads one key as of this step.
-    Get { key: Bytes },
+    Get {
+        /// The key.
+        key: Bytes,
+    },
 }
 
 /// `if all compares hold then success else failure`, atomically. All changes of one
-/// transaction share one revision.
+/// transaction share one revision, so each branch may write a key only once (two deletions
+/// may overlap: the second finds nothing).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Txn {
     /// The conditions, all of which must hold.
@@ -138,11 +172,20 @@ pub struct Txn {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpResult {
     /// The key was written; the state before, if it existed.
-    Put { previous: Option<KeyValue> },
+    Put {
+        /// The state before.
+        previous: Option<KeyValue>,
+    },
     /// These keys were deleted.
-    Deleted { previous: Vec<KeyValue> },
+    Deleted {
+        /// Their last states, in key order.
+        previous: Vec<KeyValue>,
+    },
     /// The key as it was at this step.
-    Got { kv: Option<KeyValue> },
+    Got {
+        /// The key, if it existed.
+        kv: Option<KeyValue>,
+    },
 }
 
 /// The answer to a [`Txn`].
@@ -171,9 +214,21 @@ pub struct WatchRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
     /// The key was written; `previous` is its state before, where there was one and it is still known.
-    Put { kv: KeyValue, previous: Option<KeyValue> },
-    /// The key was deleted at `revision`; `previous` is its last state.
-    Delete { key: Bytes, revision: Revision, previous: Option<KeyValue> },
+    Put {
+        /// The key as it is now.
+        kv: KeyValue,
+        /// Its state before.
+        previous: Option<KeyValue>,
+    },
+    /// The key was deleted at `revision`; `previous` is its last state, where it is still known.
+    Delete {
+        /// The key.
+        key: Bytes,
+        /// When it was deleted.
+        revision: Revision,
+        /// Its last state.
+        previous: Option<KeyValue>,
+    },
 }
 
 /// Events of one or more whole revisions, in order. An empty batch is a progress mark:

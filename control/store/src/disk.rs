@@ -1,0 +1,157 @@
+//! Files as the store writes them, with a place where tests make the disk fail.
+//!
+//! Log and tables write through [`DiskFile`]; it counts what goes to the device.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the store is about to do to its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskOp<'a> {
+    /// Write `bytes` bytes at `offset`.
+    Write {
+        /// The file.
+        path: &'a Path,
+        /// Where in the file.
+        offset: u64,
+        /// How many.
+        bytes: usize,
+    },
+    /// Change the file's length.
+    SetLen {
+        /// The file.
+        path: &'a Path,
+        /// The new length.
+        len: u64,
+    },
+    /// Make everything written durable.
+    Sync {
+        /// The file.
+        path: &'a Path,
+    },
+}
+
+/// Asked before each operation; an error takes the operation's place. For tests.
+pub trait DiskFaults: Send + Sync + 'static {
+    /// Whether the operation may go ahead.
+    fn before(&self, op: DiskOp<'_>) -> io::Result<()>;
+}
+
+/// The disk that a part of the store writes to.
+#[derive(Clone, Default)]
+pub struct Disk {
+    faults: Option<Arc<dyn DiskFaults>>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    written: AtomicU64,
+    syncs: AtomicU64,
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk").field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+impl Disk {
+    /// A disk of its own counters, failing as `faults` says.
+    pub fn new(faults: Option<Arc<dyn DiskFaults>>) -> Self {
+        Self { faults, counters: Arc::default() }
+    }
+
+    /// Bytes handed to the device so far.
+    pub fn written(&self) -> u64 {
+        self.counters.written.load(Ordering::Relaxed)
+    }
+
+    /// How often data was made durable so far.
+    pub fn syncs(&self) -> u64 {
+        self.counters.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Opens a file to read and write, readable by its owner only; `create` makes a missing one.
+    pub(crate) fn open(&self, path: &Path, create: Create) -> io::Result<DiskFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        match create {
+            Create::No => {}
+            Create::Anew => {
+                options.create(true).truncate(true);
+            }
+        }
+        Ok(DiskFile { file: options.open(path)?, path: path.to_owned(), disk: self.clone() })
+    }
+
+    fn check(&self, op: DiskOp<'_>) -> io::Result<()> {
+        self.faults.as_ref().map_or(Ok(()), |faults| faults.before(op))
+    }
+}
+
+/// What to do about a missing file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Create {
+    No,
+    Anew,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct DiskFile {
+    file: File,
+    path: PathBuf,
+    disk: Disk,
+}
+
+impl DiskFile {
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        self.file.metadata().map(|metadata| metadata.len())
+    }
+
+    pub(crate) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    /// Reads the whole file.
+    pub(crate) fn read_all(&self) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(self.len()?).map_err(io::Error::other)?;
+        let mut out = vec![0; len];
+        self.file.read_exact_at(&mut out, 0)?;
+        Ok(out)
+    }
+
+    pub(crate) fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.check(DiskOp::Write { path: &self.path, offset, bytes: data.len() })?;
+        self.file.write_all_at(data, offset)?;
+        self.disk.counters.written.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.check(DiskOp::SetLen { path: &self.path, len })?;
+        self.file.set_len(len)
+    }
+
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        self.disk.check(DiskOp::Sync { path: &self.path })?;
+        self.file.sync_data()?;
+        self.disk.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Makes created, renamed and removed names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Whether an error says that the device is full.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

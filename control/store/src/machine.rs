@@ -1,0 +1,305 @@
+//! The state machine: layers of records over the tables, the counters, and how transactions and
+//! other commands are applied to them.
+//!
+//! One writer at a time applies (the durable store's log thread, or whoever holds the in-memory
+//! store's writer lock); anybody reads, see [`crate::read`]. Applying is deterministic: the log
+//! replayed over the tables gives the state that was acknowledged.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Codec;
+use crate::evaluate::{self, Change, Outcome, Step};
+use crate::event::decoded;
+use crate::hub::Hub;
+use crate::layer::{Layer, Tombstones};
+use crate::read::Reader;
+use crate::snapshot::{Header, REVISION_LEAP};
+use crate::span::Span;
+use crate::storage::StorageError;
+use crate::tables::TablesRead;
+use crate::types::{OpResult, Revision, Txn, TxnResponse};
+use crate::wal::LogId;
+
+/// The counters of the state machine; a checkpoint writes them with the records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// The last log entry that the state holds.
+    pub(crate) applied: LogId,
+    /// The newest revision.
+    pub(crate) revision: u64,
+    /// The newest revision that changed a durable key.
+    pub(crate) changed: u64,
+    /// Reads and watches before this revision are refused.
+    pub(crate) compacted: u64,
+    /// Revisions up to here may have been given out without a log entry of their own.
+    pub(crate) reserved: u64,
+    /// How many durable keys exist.
+    pub(crate) keys: u64,
+}
+
+impl Position {
+    /// The position after a snapshot took the state's place: far beyond every revision that
+    /// anyone may remember, of this store or of the one that the snapshot is of.
+    pub(crate) fn restore(&mut self, snapshot: &Header, keys: u64) {
+        self.revision = self.revision.max(self.reserved).max(snapshot.revision) + REVISION_LEAP;
+        self.changed = snapshot.changed;
+        self.compacted = self.revision;
+        self.keys = keys;
+    }
+}
+
+/// A full generation of the overlay, on its way into the tables.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) layer: Layer,
+    pub(crate) position: Position,
+}
+
+/// Everything that readers see.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) active: Layer,
+    pub(crate) frozen: Option<Arc<Frozen>>,
+    pub(crate) tables: Option<Arc<TablesRead>>,
+    /// Keyspaces that never reach log or tables.
+    pub(crate) volatile: Layer,
+    /// Reads and watches of volatile keyspaces before this revision are refused.
+    pub(crate) volatile_oldest: u64,
+    pub(crate) position: Position,
+}
+
+/// The state machine with what it needs to answer.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) state: RwLock<State>,
+    pub(crate) hub: Hub,
+    pub(crate) codec: Arc<Codec>,
+    volatile_prefixes: Vec<Bytes>,
+}
+
+/// Where a transaction's keys live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// In log and tables.
+    Durable,
+    /// In memory only.
+    Volatile,
+}
+
+/// What the log carries: one command an entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Command {
+    /// A transaction, its values in their envelopes.
+    Txn {
+        /// The revision counter that it was proposed at, so that revisions used by volatile
+        /// keyspaces (which are not logged) stay used when the log is replayed.
+        floor: u64,
+        txn: Txn,
+    },
+    /// Revisions up to `upto` may be given out without entries of their own.
+    Reserve { upto: u64 },
+    /// History before `revision` is forgotten.
+    Compact { revision: u64 },
+}
+
+/// What a transaction gave, its values still in their envelopes.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    revision: u64,
+    succeeded: bool,
+    steps: Vec<Step>,
+}
+
+impl Core {
+    pub(crate) fn new(state: State, codec: Arc<Codec>, volatile_prefixes: Vec<Bytes>) -> Self {
+        let hub = Hub::new(state.position.revision);
+        Self { state: RwLock::new(state), hub, codec, volatile_prefixes }
+    }
+
+    /// Whether a key lives in memory only.
+    pub(crate) fn is_volatile(&self, key: &[u8]) -> bool {
+        self.volatile_prefixes.iter().any(|prefix| key.starts_with(prefix))
+    }
+
+    pub(crate) fn touches_volatile(&self, span: &Span) -> bool {
+        self.volatile_prefixes.iter().any(|prefix| span.touches(prefix))
+    }
+
+    /// Where a transaction belongs; one that mixes both homes could not be replayed.
+    pub(crate) fn home(&self, txn: &Txn) -> Result<Home, StorageError> {
+        let compared = txn.compares.iter().map(|compare| Span::new(compare.key(), None));
+        let touched = txn.success.iter().chain(&txn.failure).map(crate::types::Op::span);
+        let mut home = None;
+        for span in compared.chain(touched) {
+            let here = if self.volatile_prefixes.iter().any(|prefix| span.lies_within(prefix)) {
+                Home::Volatile
+            } else if self.touches_volatile(&span) {
+                return Err(mixed());
+            } else {
+                Home::Durable
+            };
+            if *home.get_or_insert(here) != here {
+                return Err(mixed());
+            }
+        }
+        Ok(home.unwrap_or(Home::Durable))
+    }
+
+    /// The oldest revision at which a span can be read.
+    pub(crate) fn oldest(&self, state: &State, span: &Span) -> u64 {
+        if self.touches_volatile(span) {
+            state.position.compacted.max(state.volatile_oldest)
+        } else {
+            state.position.compacted
+        }
+    }
+
+    /// Applies a transaction and publishes its changes. Only the one writer calls this.
+    pub(crate) fn apply_txn(
+        &self,
+        reader: &Reader<'_>,
+        floor: u64,
+        txn: &Txn,
+    ) -> Result<Answer, StorageError> {
+        let before = self.state.read().position.revision;
+        let revision = before.max(floor) + 1;
+        let Outcome { succeeded, steps, changes } = evaluate::evaluate(txn, revision, reader, &self.codec)?;
+        if changes.is_empty() {
+            return Ok(Answer { revision: before, succeeded, steps });
+        }
+        self.install(revision, &changes);
+        self.hub.publish(revision, changes);
+        Ok(Answer { revision, succeeded, steps })
+    }
+
+    /// Answers a transaction that changes nothing, if it is one, from the present state.
+    pub(crate) fn answer_unchanged(
+        &self,
+        reader: &Reader<'_>,
+        txn: &Txn,
+    ) -> Result<Option<Answer>, StorageError> {
+        let both = crate::txn::writes(&txn.success) && crate::txn::writes(&txn.failure);
+        if both {
+            return Ok(None);
+        }
+        let succeeded = evaluate::compares_hold(&txn.compares, reader, &self.codec)?;
+        if crate::txn::writes(if succeeded { &txn.success } else { &txn.failure }) {
+            return Ok(None);
+        }
+        let revision = self.state.read().position.revision;
+        let Outcome { succeeded, steps, .. } = evaluate::evaluate(txn, revision + 1, reader, &self.codec)?;
+        Ok(Some(Answer { revision, succeeded, steps }))
+    }
+
+    fn install(&self, revision: u64, changes: &[Change]) {
+        let mut state = self.state.write();
+        state.position.revision = revision;
+        for Change { record, previous } in changes {
+            if self.is_volatile(&record.key) {
+                state.volatile.insert(Arc::clone(record));
+                continue;
+            }
+            let keys = &mut state.position.keys;
+            match (previous.is_some(), record.is_live()) {
+                (false, true) => *keys += 1,
+                (true, false) => *keys = keys.saturating_sub(1),
+                (true, true) | (false, false) => {}
+            }
+            state.position.changed = revision;
+            state.active.insert(Arc::clone(record));
+        }
+    }
+
+    /// Whether history before `revision` can be forgotten: it cannot lie ahead.
+    pub(crate) fn check_compaction(&self, revision: u64) -> Result<(), StorageError> {
+        let current = self.state.read().position.revision;
+        if revision > current {
+            return Err(StorageError::Future { requested: Revision(revision), current: Revision(current) });
+        }
+        Ok(())
+    }
+
+    /// Forgets history before `revision`, everywhere but in the tables.
+    pub(crate) fn apply_compaction(&self, revision: u64) {
+        let mut state = self.state.write();
+        let from = state.position.compacted;
+        let revision = revision.min(state.position.revision);
+        if revision > from {
+            let below = if state.tables.is_some() || state.frozen.is_some() {
+                Tombstones::Keep
+            } else {
+                Tombstones::Drop
+            };
+            state.position.compacted = revision;
+            state.active.compact(from, revision, below);
+        }
+        compact_volatile(&mut state, revision);
+    }
+
+    /// Forgets the history of the volatile keyspaces alone; this needs no log entry.
+    pub(crate) fn compact_volatile(&self, revision: u64) {
+        compact_volatile(&mut self.state.write(), revision);
+    }
+
+    pub(crate) fn reserve(&self, upto: u64) {
+        let mut state = self.state.write();
+        state.position.reserved = state.position.reserved.max(upto);
+    }
+
+    /// An answer as callers get it.
+    pub(crate) fn response(&self, answer: Answer) -> Result<TxnResponse, StorageError> {
+        let one = |record: Option<_>| -> Result<_, StorageError> {
+            record.map(|record: Arc<_>| decoded(&record, &self.codec)).transpose()
+        };
+        let results = answer
+            .steps
+            .into_iter()
+            .map(|step| {
+                Ok(match step {
+                    Step::Put(previous) => OpResult::Put { previous: one(previous)? },
+                    Step::Got(record) => OpResult::Got { kv: one(record)? },
+                    Step::Deleted(records) => OpResult::Deleted {
+                        previous: records
+                            .iter()
+                            .map(|record| decoded(record, &self.codec))
+                            .collect::<Result<_, _>>()?,
+                    },
+                })
+            })
+            .collect::<Result<_, StorageError>>()?;
+        Ok(TxnResponse { revision: Revision(answer.revision), succeeded: answer.succeeded, results })
+    }
+
+    /// The transaction with its values in their envelopes, as it is logged.
+    pub(crate) fn encode(&self, mut txn: Txn) -> Result<Txn, StorageError> {
+        use crate::types::{Compare, Op};
+        for compare in &mut txn.compares {
+            if let Compare::Value { key, value } = compare {
+                *value = self.codec.encode(key, value)?;
+            }
+        }
+        for op in txn.success.iter_mut().chain(&mut txn.failure) {
+            if let Op::Put { key, value } = op {
+                *value = self.codec.encode(key, value)?;
+            }
+        }
+        Ok(txn)
+    }
+}
+
+fn compact_volatile(state: &mut State, revision: u64) {
+    let revision = revision.min(state.position.revision);
+    if revision > state.volatile_oldest {
+        let from = state.volatile_oldest;
+        state.volatile_oldest = revision;
+        state.volatile.compact(from, revision, Tombstones::Drop);
+    }
+}
+
+fn mixed() -> StorageError {
+    StorageError::Invalid { why: "it mixes keyspaces that live in memory only with others".into() }
+}
