@@ -17,6 +17,8 @@ use crate::pod::status::whole_seconds;
 
 /// The pause between tries to register.
 const RETRY: Duration = Duration::from_millis(200);
+/// So many tries may fail before it is worth a warning.
+const PATIENCE: u32 = 10;
 
 /// The node's own object. One per agent.
 pub struct NodeController {
@@ -39,11 +41,19 @@ impl NodeController {
 
     /// Registers the node, trying until it works or `shutdown`.
     pub async fn register(&self, shutdown: &CancellationToken) -> Option<Node> {
+        let mut tries = 0_u32;
         loop {
+            tries = tries.saturating_add(1);
             match self.try_register().await {
                 Ok(node) => return Some(node),
                 Err(error) => {
-                    tracing::debug!(error = crate::objects::explain(&error), "the node was not registered");
+                    let error = crate::objects::explain(&error);
+                    // Told once as a warning: an API that is still starting is no news.
+                    if tries == PATIENCE {
+                        tracing::warn!(error, "the node cannot be registered; it is retried");
+                    } else {
+                        tracing::debug!(error, "the node was not registered");
+                    }
                 }
             }
             tokio::select! {

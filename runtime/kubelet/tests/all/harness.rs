@@ -15,7 +15,7 @@ use crate::fake_api::FakeApi;
 use crate::fake_runtime::{FakeImages, FakeRuntime};
 
 /// Far beyond what anything takes, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct TestNode {
     pub api: Arc<FakeApi>,

@@ -17,5 +17,6 @@ mod failures;
 mod lifecycle;
 mod logs;
 mod node;
+mod real_api;
 mod restarts;
 mod volumes;
