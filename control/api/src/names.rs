@@ -236,7 +236,7 @@ pub fn in_range(value: i64, low: i64, high: i64) -> Vec<String> {
 
 /// The number of a user or a group.
 pub fn is_user_or_group_id(id: i64) -> Vec<String> {
-    in_range(id, 0, 0xffff_ffff)
+    in_range(id, 0, i64::from(i32::MAX))
 }
 
 /// A key of a ConfigMap or a Secret.
@@ -512,8 +512,8 @@ mod tests {
         assert_eq!(is_percent("%").len(), 1);
         assert_eq!(is_port_number(0), ["must be between 1 and 65535, inclusive"]);
         assert!(is_port_number(65535).is_empty());
-        assert!(is_user_or_group_id(4_294_967_295).is_empty());
-        assert_eq!(is_user_or_group_id(-1), ["must be between 0 and 4294967295, inclusive"]);
+        assert!(is_user_or_group_id(2_147_483_647).is_empty());
+        assert_eq!(is_user_or_group_id(-1), ["must be between 0 and 2147483647, inclusive"]);
         assert!(is_condition_reason("A,B").is_empty());
         assert_eq!(is_condition_reason("A,").len(), 1);
     }

@@ -2,7 +2,7 @@
 //! than at its creation.
 
 use http::Response;
-use sampan_api::field::{FieldError, FieldPath, go_quote};
+use sampan_api::field::go_quote;
 use sampan_api::meta::{self, ObjectMeta};
 use sampan_api::status::{Status, StatusDetails};
 use sampan_api::time;
@@ -12,6 +12,7 @@ use super::options::WriteOptions;
 use super::{Call, Target, decode, respond};
 use crate::body::Body;
 use crate::registry::strategy::Part;
+use crate::validation;
 
 const BINDING: (&str, &str, &str) = ("v1", "Binding", "io.k8s.api.core.v1.Binding");
 
@@ -36,17 +37,7 @@ pub(super) async fn create(call: &Call, target: Target<'_>) -> Result<Response<B
 }
 
 fn check(binding: &Value, name: &str) -> Result<(), Status> {
-    let path = FieldPath::new("target");
-    let text = |field: &str| {
-        binding.pointer(&format!("/target/{field}")).and_then(Value::as_str).unwrap_or_default()
-    };
-    let mut errors = Vec::new();
-    if !matches!(text("kind"), "" | "Node") {
-        errors.push(FieldError::not_supported(&path.child("kind"), text("kind"), &["Node", "<empty>"]));
-    }
-    if text("name").is_empty() {
-        errors.push(FieldError::required(&path.child("name"), ""));
-    }
+    let errors = validation::pod::binding(binding);
     if errors.is_empty() {
         return Ok(());
     }

@@ -25,14 +25,17 @@ impl Registry {
         let name = ObjectMeta::of(&object).name().to_owned();
         let review = Review::new(write, Operation::Create, &name);
         write.admission.admit(&review, &mut object).await?;
-        self.prepare(write, &mut object);
 
         let base = ObjectMeta::of(&object).generate_name().to_owned();
         let generated = name.is_empty() && !base.is_empty();
-        for attempt in 1.. {
+        let mut attempt = 1;
+        let object = loop {
+            let mut object = object.clone();
             if generated {
+                // Before anything is derived from the name.
                 meta::set(&mut object, "name", meta::generate_name(&base));
             }
+            self.prepare(write, &mut object);
             self.check_new(write, &object)?;
             if attempt == 1 {
                 let name = ObjectMeta::of(&object).name().to_owned();
@@ -41,12 +44,11 @@ impl Registry {
             }
             match self.insert(write, &mut object).await {
                 Err(status) if generated && attempt < NAME_ATTEMPTS && status.reason == "AlreadyExists" => {}
-                other => {
-                    other?;
-                    break;
-                }
+                Err(status) => return Err(status),
+                Ok(_) => break object,
             }
-        }
+            attempt += 1;
+        };
         for warning in self.strategy.warnings(&write.cx, &object) {
             write.warnings.add(warning);
         }

@@ -2,6 +2,7 @@
 //! ([`ApiServer::service`]) through the same filters.
 
 mod bootstrap;
+mod event_ttl;
 mod listener;
 mod local;
 
@@ -128,7 +129,8 @@ impl ApiServer {
             advertise,
             shutdown: shutdown.clone(),
         });
-        metrics::start(shutdown);
+        metrics::start(shutdown.clone());
+        tokio::spawn(event_ttl::run(Arc::clone(&core.storage), shutdown));
         bootstrap::namespaces(&core).await.map_err(|status| ServerError::Bootstrap(Box::new(status)))?;
         Ok(Self { core, pki })
     }
