@@ -5,6 +5,7 @@
 
 pub mod artifact;
 pub mod engine;
+pub mod images;
 pub mod runtime;
 
 mod command;
@@ -25,11 +26,14 @@ mod node;
 mod outgoing;
 mod program;
 mod record;
+mod self_test;
 mod stdin;
 mod threads;
 
+pub use artifact::compile_child_main;
 pub use handler::HandlerSettings;
 pub use logs::Rotation;
 pub use net::{HostNetwork, PodNetwork, ResolveError};
 pub use node::NodeFacts;
 pub use runtime::{ArtifactSource, RuntimeConfig, WasmRuntime};
+pub use self_test::{SelfTestError, self_test};

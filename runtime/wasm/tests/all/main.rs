@@ -8,11 +8,15 @@
 )]
 
 mod commands;
+mod compile;
 mod cpu;
 mod files;
+mod guests;
 mod http;
+mod images;
 mod logs;
 mod node;
+mod oci;
 mod records;
 mod sockets;
 mod stop;

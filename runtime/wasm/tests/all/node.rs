@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sampan_cri::*;
-use sampan_wasm::artifact::{Artifact, ArtifactKind, Flavor, ImageConfig};
+use sampan_wasm::artifact::{Artifact, ArtifactKind, Flavor, ImageConfig, detect};
 use sampan_wasm::engine::Engines;
 use sampan_wasm::{ArtifactSource, RuntimeConfig, WasmRuntime};
 use wasmtime::Module;
@@ -49,6 +49,12 @@ impl Node {
         Self::at(Arc::new(tempfile::tempdir().unwrap()), change)
     }
 
+    /// A node around a runtime with images of its own.
+    pub(crate) fn around(runtime: WasmRuntime) -> Self {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        Self { runtime, images: Arc::default(), directory, serial: AtomicU64::new(0) }
+    }
+
     fn at(directory: Arc<tempfile::TempDir>, change: impl FnOnce(&mut RuntimeConfig)) -> Self {
         let mut config = RuntimeConfig::new(directory.path().join("runtime"));
         config.tune_host = false;
@@ -74,8 +80,13 @@ impl Node {
 
     /// The guest of `modules/` that does what its arguments say.
     pub(crate) fn testguest(&self) -> String {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../modules/dist/testguest.wasm");
-        self.compile(Flavor::CommandP2, &std::fs::read(path).unwrap())
+        self.guest("testguest.wasm")
+    }
+
+    /// A guest of `modules/`, by its file's name.
+    pub(crate) fn guest(&self, file: &str) -> String {
+        let bytes = std::fs::read(modules().join(file)).unwrap();
+        self.compile(detect(&bytes).unwrap(), &bytes)
     }
 
     fn compile(&self, flavor: Flavor, bytes: &[u8]) -> String {
@@ -136,6 +147,12 @@ impl Node {
         };
         tokio::time::timeout(PATIENCE, wait).await.expect("the line appears");
     }
+}
+
+/// Where the compiled guests are: those that are committed, or freshly built ones.
+pub(crate) fn modules() -> PathBuf {
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../modules/dist");
+    std::env::var_os("SAMPAN_MODULES_DIST").map_or_else(|| committed.into(), PathBuf::from)
 }
 
 pub(crate) fn read_log(path: &Path) -> Vec<(String, String)> {
