@@ -49,9 +49,19 @@ fn greeting(method: &Method, target: &str) -> String {
     let _ = writeln!(page, "pod: {}", pod.as_deref().unwrap_or("unknown"));
     let _ = writeln!(page, "request: {} {target}", name(method));
     for (name, value) in files() {
-        let _ = writeln!(page, "config {name}: {}", value.trim_end().replace('\n', ", "));
+        let _ = if is_secret(&name) {
+            writeln!(page, "config {name}: {} bytes, not shown", value.len())
+        } else {
+            writeln!(page, "config {name}: {}", value.trim_end().replace('\n', ", "))
+        };
     }
     page
+}
+
+/// Whether a name looks like that of a secret; anyone may ask, so its value is not told.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["PASSWORD", "SECRET", "TOKEN"].iter().any(|word| name.contains(word))
 }
 
 fn name(method: &Method) -> &str {

@@ -1,4 +1,7 @@
 //! Prints what it was given: arguments, environment and mounted files. Then it ends.
+//!
+//! Whoever reads a pod's log may not be one who may read its secrets: what looks like one is
+//! named with its size and never shown.
 
 use std::fs;
 use std::path::Path;
@@ -44,10 +47,16 @@ fn main() {
     }
 }
 
-/// What looks like a secret stays out of logs.
+/// Whether a name looks like that of a secret.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     ["PASSWORD", "SECRET", "TOKEN"].iter().any(|word| name.contains(word))
+}
+
+/// Whether a file or a directory on the way to it is named like a secret, as are the ones below
+/// `/var/run/secrets`, where a pod's token is.
+fn leads_to_secret(path: &Path) -> bool {
+    path.components().any(|part| is_secret(&part.as_os_str().to_string_lossy()))
 }
 
 fn show(path: &Path, depth: usize) {
@@ -64,6 +73,10 @@ fn show(path: &Path, depth: usize) {
         return;
     }
     let shown = path.display();
+    if leads_to_secret(path) {
+        println!("  {shown}: {} bytes, not shown", metadata.len());
+        return;
+    }
     if metadata.len() > MAX_TEXT {
         println!("  {shown}: {} bytes", metadata.len());
         return;
