@@ -10,7 +10,7 @@
 #      is done only when asked for.
 #   3. On Debian and its relatives: the distribution's compiler, its standard library's source
 #      (built once) and a WASI libc, unpacked into a private folder. Nothing is installed, no
-#      root is needed; `apt-get update` must have been run before.
+#      root is needed, and apt's own lists stay as they are.
 #
 # Settings, by environment:
 #   TARGETS             which targets                  (wasm32-wasip1 wasm32-wasip2)
@@ -70,31 +70,42 @@ command -v apt-get >/dev/null || fail "neither rustup's targets nor apt: run 'ru
 host=$(rustc -vV | sed -n 's/^host: //p')
 linkers=$(rustc --print sysroot)/lib/rustlib/$host/bin
 [ -x "$linkers/wasm-component-ld" ] || fail "this rustc comes without wasm-component-ld (1.82 or later from rustup has it)"
-mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -v security | head -n 1)}
-[ -n "$mirror" ] || fail "apt knows no mirror: run apt-get update first"
 
+# What is removed here was made here.
+if [ -e "$dir" ] && [ ! -e "$dir/.made-by-wasm-target" ] && [ -n "$(ls -A "$dir")" ]; then
+  fail "$dir holds something else: name another WASM_TOOLCHAIN_DIR"
+fi
 work=$dir/work
 rm -rf "$dir"
-mkdir -p "$work"/{debs,apt/lists/partial,apt/cache/archives/partial,std/src}
+mkdir -p "$work"/{debs,std/src} "$work"/{system,suite}/{lists/partial,cache/archives/partial}
+touch "$dir/.made-by-wasm-target"
+
+# Package lists in the private folder: $1 is whose.
+apt_options() {
+  printf -- '-q -o Dir::State::Lists=%s/lists -o Dir::Cache=%s/cache ' "$work/$1" "$work/$1"
+  printf -- '-o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false'
+}
+# shellcheck disable=SC2207
+system=($(apt_options system))
+# shellcheck disable=SC2207
+suite_only=($(apt_options suite) -o "Dir::Etc::SourceList=$work/suite.list"
+  -o Dir::Etc::SourceParts=/dev/null -o Dir::State::status=/dev/null)
 
 say "downloading compiler, standard library's source and WASI libc"
-version=$(apt-cache madison rustc-web | awk -F'|' 'NR == 1 { gsub(/ /, "", $2); print $2 }')
-[ -n "$version" ] || fail "apt knows no rustc-web: run apt-get update first"
+apt-get "${system[@]}" update >&2
+mirror=${DEBIAN_MIRROR:-$(apt-get "${system[@]}" indextargets --format '$(REPO_URI)' | grep -v security | head -n 1)}
+[ -n "$mirror" ] || fail "apt knows no mirror: set DEBIAN_MIRROR"
+version=$(apt-cache "${system[@]}" madison rustc-web | awk -F'|' 'NR == 1 { gsub(/ /, "", $2); print $2 }')
+[ -n "$version" ] || fail "apt knows no package rustc-web: run 'rustup target add $targets'"
 series=$(echo "$version" | cut -d. -f1-2)
-llvm=$(apt-cache show "rustc-web=$version" "libstd-rust-web-$series=$version" | grep -o 'libllvm[0-9]*' | head -n 1)
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/apt/suite.list"
+llvm=$(apt-cache "${system[@]}" show "rustc-web=$version" "libstd-rust-web-$series=$version" | grep -o 'libllvm[0-9]*' | head -n 1)
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/suite.list"
 (
   cd "$work/debs"
-  apt-get -q download "rustc-web=$version" "rust-web-src=$version" "libstd-rust-web-dev=$version" \
+  apt-get "${system[@]}" download "rustc-web=$version" "rust-web-src=$version" "libstd-rust-web-dev=$version" \
     "libstd-rust-web-$series=$version" "$llvm" >&2
-  # The suite's package lists go to the private folder too.
-  apart=(-q
-    -o Dir::Etc::SourceList="$work/apt/suite.list" -o Dir::Etc::SourceParts=/dev/null
-    -o Dir::State::Lists="$work/apt/lists" -o Dir::State::status=/dev/null
-    -o Dir::Cache="$work/apt/cache" -o Acquire::Languages=none
-    -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
-  apt-get "${apart[@]}" update >&2
-  apt-get "${apart[@]}" download wasi-libc >&2
+  apt-get "${suite_only[@]}" update >&2
+  apt-get "${suite_only[@]}" download wasi-libc >&2
   sha256sum ./*.deb >"$dir/debs.sha256"
   for package in *.deb; do dpkg -x "$package" "$dir"; done
 )

@@ -23,6 +23,9 @@ const SUMMARY: usize = 400;
 /// The bounds of the memory that the compiler may use.
 const MEMORY: (u64, u64) = (1 << 30, 4 << 30);
 
+/// The most threads of one compiler.
+const THREADS: usize = 8;
+
 /// How modules are compiled.
 #[derive(Clone, Debug)]
 pub enum Compiler {
@@ -118,12 +121,16 @@ impl CompilerProcess {
     }
 
     fn spawn(&self, digest: &Digest, input: Stdio, output: &Path) -> io::Result<Child> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Command::new(&self.program)
             .args(&self.arguments)
             .arg(digest.to_string())
             .arg(self.memory.to_string())
             .arg(output)
             .env_clear()
+            // Each thread reserves address space, which is what the limit counts.
+            .env("RAYON_NUM_THREADS", threads.min(THREADS).to_string())
+            .env("MALLOC_ARENA_MAX", "2")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(input)
             .stdout(Stdio::null())

@@ -44,7 +44,11 @@ impl ImageStore {
         let library = Library::open(directory)?;
         library.clear_pulls()?;
         let cache = ArtifactCache::open(&directory.join("compiled"), engines, compiler)?;
-        cache.retain(&library.modules()?)?;
+        match library.modules() {
+            Ok(modules) => cache.retain(&modules)?,
+            // Whoever asks for an image learns it; what is embedded can run nevertheless.
+            Err(error) => tracing::error!(error = error.full(), "the list of images cannot be read"),
+        }
         Ok(Self { library: Arc::new(library), cache, loaded: Arc::default(), registry: None })
     }
 

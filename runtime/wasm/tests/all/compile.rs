@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use sampan_wasm::artifact::{
     ArtifactCache, ArtifactError, Compiler, CompilerProcess, Digest, Flavor, ModuleBytes, ModuleSource,
-    compile_child,
+    compile_child, detect,
 };
 use sampan_wasm::engine::Engines;
 use sampan_wasm::images::Library;
@@ -123,6 +123,18 @@ async fn embedded_bytes_reach_the_compiler_too() {
     };
     bench.cache(bench.counted()).load(&source).await.unwrap();
     assert_eq!(bench.starts(), 1);
+}
+
+#[tokio::test]
+async fn a_gibibyte_is_enough_for_what_is_shipped() {
+    let bench = Bench::new();
+    for file in ["hello-http.wasm", "testguest.wasm"] {
+        let bytes = fs::read(super::node::modules().join(file)).unwrap();
+        let source = ModuleSource { flavor: detect(&bytes).unwrap(), ..bench.source(&bytes) };
+        let program = std::env::current_exe().unwrap();
+        let compiler = process(program.to_str().unwrap(), own_arguments(), 1 << 30);
+        bench.cache(compiler).load(&source).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -413,6 +413,7 @@ fn a_damaged_list_of_images_is_said_to_be_damaged() {
             "{error}"
         );
         assert!(library.find("sampan/hello").unwrap().is_some(), "what is embedded is still there");
+        place.store();
     }
 }
 
