@@ -156,12 +156,13 @@ fn variable_value(
         return Ok(Some(expand(value, |name| env.get(name))));
     }
     match &variable.value_from {
-        Some(source) => from_value_source(source, container, inputs),
+        Some(source) => from_value_source(&variable.name, source, container, inputs),
         None => Ok(Some(String::new())),
     }
 }
 
 fn from_value_source(
+    variable: &str,
     source: &EnvVarSource,
     container: &Container,
     inputs: Inputs<'_>,
@@ -197,7 +198,8 @@ fn from_value_source(
         let missing = format!("couldn't find key {} in Secret {namespace}/{}", reference.key, reference.name);
         return required(found, reference.optional, missing);
     }
-    Err("the source of an environment variable is not supported by this node".into())
+    let field = if source.file_key_ref.is_some() { "valueFrom.fileKeyRef" } else { "valueFrom" };
+    Err(format!("environment variable {variable}: {field} is not supported by this node"))
 }
 
 fn required(
@@ -317,6 +319,18 @@ mod tests {
         }
         let whole = json!({ "name": "a", "envFrom": [{ "secretRef": { "name": "nope" } }] });
         assert_eq!(run(whole).unwrap_err(), "secret \"nope\" not found");
+    }
+
+    #[test]
+    fn a_source_that_is_not_supported_is_named_even_if_it_is_optional() {
+        for optional in [false, true] {
+            let file = json!({ "volumeName": "v", "path": "a.env", "key": "K", "optional": optional });
+            let container = json!({ "name": "a", "env": [
+                { "name": "A", "value": "1" }, { "name": "X", "valueFrom": { "fileKeyRef": file } }
+            ] });
+            let want = "environment variable X: valueFrom.fileKeyRef is not supported by this node";
+            assert_eq!(run(container).unwrap_err(), want);
+        }
     }
 
     #[test]
