@@ -24,6 +24,7 @@ use crate::objects::Objects;
 use crate::orphans::Leftovers;
 use crate::paths::Paths;
 use crate::pod::admission::NodeView;
+use crate::pod::resources;
 use crate::status::StatusManager;
 use crate::volumes::Volumes;
 use crate::volumes::tokens::Tokens;
@@ -79,7 +80,8 @@ impl Kubelet {
                 }
             }),
         ));
-        let allocatable = describe::amounts(&describe::allocatable(&config, &describe::capacity(&config)));
+        let allocatable =
+            resources::amounts(Some(&describe::allocatable(&config, &describe::capacity(&config))));
         let tokens = Tokens::new(config.client.clone());
         let context = Context {
             recorder: Recorder::new(config.client.clone(), "kubelet", &config.node_name),

@@ -16,7 +16,6 @@ pub mod objects;
 pub mod orphans;
 pub mod paths;
 pub mod pod;
-pub mod quantity;
 pub mod server;
 mod size_limits;
 pub mod status;

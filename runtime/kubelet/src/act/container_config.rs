@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use sampan_api::quantity::Quantity;
 use sampan_client::EventType;
 use sampan_cri::{ContainerConfig, ContainerPort, ContainerResources, ImageInfo, Mount};
 
@@ -82,9 +83,8 @@ pub async fn build(
 }
 
 fn limits(container: &Container) -> ContainerResources {
-    let millis =
-        |amount: crate::quantity::Amount| u64::try_from(amount.ceil_millis()).ok().filter(|n| *n > 0);
-    let units = |amount: crate::quantity::Amount| u64::try_from(amount.ceil()).ok().filter(|n| *n > 0);
+    let millis = |amount: Quantity| u64::try_from(amount.milli_value()).ok().filter(|n| *n > 0);
+    let units = |amount: Quantity| u64::try_from(amount.value()).ok().filter(|n| *n > 0);
     ContainerResources {
         cpu_limit_millis: resources::limit(container, "cpu").and_then(millis),
         cpu_request_millis: resources::request(container, "cpu").and_then(millis),

@@ -1,9 +1,9 @@
 //! `resourceFieldRef`: a container's own limits and requests as numbers.
 
 use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
+use sampan_api::quantity::Quantity;
 
 use crate::pod::resources::{self, Amounts};
-use crate::quantity::Amount;
 
 /// What a selector stands for, for `container`. A limit that is not set is what the node gives.
 pub fn value(
@@ -24,8 +24,21 @@ pub fn value(
         "requests" => resources::request(container, resource).unwrap_or_default(),
         _ => return Err(unsupported()),
     };
-    let divisor = selector.divisor.as_ref().map(Amount::of).filter(|divisor| !divisor.is_zero());
-    Ok(amount.divided(divisor.unwrap_or(Amount::units(1))).to_string())
+    Ok(divided(amount, selector.divisor.as_ref().map(resources::amount)).to_string())
+}
+
+/// How many times `divisor` goes into `amount`, rounded up; none, or one of nothing, counts as one.
+fn divided(amount: Quantity, divisor: Option<Quantity>) -> i64 {
+    let divisor = divisor
+        .filter(|divisor| !divisor.is_zero() && !divisor.is_negative())
+        .unwrap_or_else(|| Quantity::from_units(1));
+    // A divisor is whole, or a thousandth of a CPU; in its unit rounding up first changes nothing.
+    let (amount, divisor) = if divisor.is_whole() {
+        (amount.value(), divisor.value())
+    } else {
+        (amount.milli_value(), divisor.milli_value())
+    };
+    amount.div_euclid(divisor) + i64::from(amount.rem_euclid(divisor) != 0)
 }
 
 #[cfg(test)]
@@ -40,7 +53,7 @@ mod tests {
             "resources": { "limits": { "memory": "100Mi" }, "requests": { "cpu": "250m", "memory": "64Mi" } }
         }))
         .unwrap();
-        let allocatable = Amounts::from([("cpu".to_owned(), Amount::units(4))]);
+        let allocatable = Amounts::from([("cpu".to_owned(), Quantity::from_units(4))]);
         for (resource, divisor, want) in [
             ("limits.memory", "0", "104857600"),
             ("limits.memory", "1Mi", "100"),
@@ -49,6 +62,9 @@ mod tests {
             ("requests.cpu", "1", "1"),
             ("requests.cpu", "1m", "250"),
             ("requests.memory", "1Ki", "65536"),
+            ("requests.memory", "3", "22369622"),
+            ("requests.cpu", "100m", "3"),
+            ("requests.cpu", "-1", "1"),
             ("limits.ephemeral-storage", "1", "0"),
         ] {
             let selector: ResourceFieldSelector =

@@ -10,8 +10,7 @@ use sampan_cri::ImageInfo;
 
 use super::machine;
 use crate::config::Config;
-use crate::pod::resources::Amounts;
-use crate::quantity::Amount;
+use crate::pod::resources::amount;
 
 /// At most this many images are listed, the largest first.
 const MAX_IMAGES: usize = 50;
@@ -40,7 +39,7 @@ fn kibibytes(bytes: u64) -> String {
 /// Of that, what it gives to pods: memory and disk less what keeps the node out of pressure.
 pub fn allocatable(config: &Config, capacity: &BTreeMap<String, Quantity>) -> BTreeMap<String, Quantity> {
     let mut given = capacity.clone();
-    let bytes = |name: &str| capacity.get(name).map_or(0, |quantity| Amount::of(quantity).ceil());
+    let bytes = |name: &str| capacity.get(name).map_or(0, |quantity| amount(quantity).value());
     let reserved = i64::try_from(config.pressure.memory_available_bytes).unwrap_or(0);
     let memory = u64::try_from(bytes("memory").saturating_sub(reserved)).unwrap_or(0);
     given.insert("memory".into(), Quantity(kibibytes(memory)));
@@ -48,11 +47,6 @@ pub fn allocatable(config: &Config, capacity: &BTreeMap<String, Quantity>) -> BT
     let disk = (bytes("ephemeral-storage") as f64 * (1.0 - config.pressure.disk_available)) as i64;
     given.insert("ephemeral-storage".into(), Quantity(disk.max(0).to_string()));
     given
-}
-
-/// The same as numbers.
-pub fn amounts(list: &BTreeMap<String, Quantity>) -> Amounts {
-    list.iter().map(|(name, quantity)| (name.clone(), Amount::of(quantity))).collect()
 }
 
 /// The node's addresses.

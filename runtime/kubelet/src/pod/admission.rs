@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration};
+use sampan_api::quantity::Quantity;
 
 use super::ledger::{Ledger, host_ports};
 use super::memory::Verdict;
 use super::resources::{self, Amounts};
 use super::spec;
-use crate::quantity::Amount;
 
 /// The node as admission sees it.
 #[derive(Clone, Debug, Default)]
@@ -49,13 +49,13 @@ pub fn admit(pod: &Pod, node: &NodeView, ledger: &Ledger) -> Result<(), Verdict>
 fn fits(pod: &Pod, node: &NodeView, ledger: &Ledger) -> Result<(), Verdict> {
     let capacity = |name: &str| node.allocatable.get(name).copied().unwrap_or_default();
     let pods = i64::try_from(ledger.pods()).unwrap_or(i64::MAX);
-    if pods.saturating_add(1) > capacity("pods").ceil() {
-        return Err(out_of("pods", 1, pods, capacity("pods").ceil()));
+    if pods.saturating_add(1) > capacity("pods").value() {
+        return Err(out_of("pods", 1, pods, capacity("pods").value()));
     }
     for (name, wanted) in resources::requests(pod) {
         let (used, capacity) = (ledger.used(&name), capacity(&name));
-        if !wanted.is_zero() && used.plus(wanted) > capacity {
-            let show = |amount: Amount| if name == "cpu" { amount.ceil_millis() } else { amount.ceil() };
+        if !wanted.is_zero() && used + wanted > capacity {
+            let show = |amount: Quantity| if name == "cpu" { amount.milli_value() } else { amount.value() };
             return Err(out_of(&name, show(wanted), show(used), show(capacity)));
         }
     }
@@ -159,9 +159,9 @@ mod tests {
             labels: BTreeMap::from([("disk".into(), "ssd".into()), ("gen".into(), "4".into())]),
             taints: vec![Taint { key: "gone".into(), effect: "NoExecute".into(), ..Default::default() }],
             allocatable: Amounts::from([
-                ("cpu".into(), Amount::units(2)),
-                ("memory".into(), Amount::units(1 << 30)),
-                ("pods".into(), Amount::units(2)),
+                ("cpu".into(), Quantity::from_units(2)),
+                ("memory".into(), Quantity::from_bytes(1 << 30)),
+                ("pods".into(), Quantity::from_units(2)),
             ]),
         }
     }

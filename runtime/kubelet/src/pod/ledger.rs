@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::Pod;
+use sampan_api::quantity::Quantity;
 
 use super::resources::{self, Amounts};
 use super::spec;
-use crate::quantity::Amount;
 
 /// A port of the node: its address, protocol and number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,7 +67,7 @@ impl Ledger {
     }
 
     /// What is promised of a resource.
-    pub fn used(&self, resource: &str) -> Amount {
+    pub fn used(&self, resource: &str) -> Quantity {
         self.sums.get(resource).copied().unwrap_or_default()
     }
 
@@ -84,8 +84,7 @@ impl Ledger {
         self.remove(&uid);
         let entry = Entry { requests: resources::requests(pod), ports: host_ports(pod) };
         for (name, amount) in &entry.requests {
-            let sum = self.sums.entry(name.clone()).or_default();
-            *sum = sum.plus(*amount);
+            *self.sums.entry(name.clone()).or_default() += *amount;
         }
         for port in &entry.ports {
             self.ports.entry((port.protocol.clone(), port.port)).or_default().insert(port.ip.clone());
@@ -98,7 +97,7 @@ impl Ledger {
         let Some(entry) = self.entries.remove(uid) else { return };
         for (name, amount) in &entry.requests {
             if let Some(sum) = self.sums.get_mut(name) {
-                *sum = sum.minus(*amount);
+                *sum -= *amount;
             }
         }
         for port in &entry.ports {

@@ -3,13 +3,23 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WrittenQuantity;
+use sampan_api::quantity::Quantity;
 
 use super::spec::{self, Role};
-use crate::quantity::Amount;
 
 /// Amounts by resource name.
-pub type Amounts = BTreeMap<String, Amount>;
+pub type Amounts = BTreeMap<String, Quantity>;
+
+/// Reads an amount; one that cannot be read counts as nothing (the API server lets none through).
+pub fn amount(written: &WrittenQuantity) -> Quantity {
+    Quantity::parse(&written.0).unwrap_or_default()
+}
+
+/// Reads a list of amounts; one that is not there is empty.
+pub fn amounts(list: Option<&BTreeMap<String, WrittenQuantity>>) -> Amounts {
+    list.into_iter().flatten().map(|(name, written)| (name.clone(), amount(written))).collect()
+}
 
 /// What the pod asks for: its running containers together, or its greediest moment while
 /// starting; requests that were left out count as the limit.
@@ -64,28 +74,23 @@ pub fn container_requests(container: &Container) -> Amounts {
 }
 
 /// One limit of a container.
-pub fn limit(container: &Container, resource: &str) -> Option<Amount> {
+pub fn limit(container: &Container, resource: &str) -> Option<Quantity> {
     quantity(container.resources.as_ref()?.limits.as_ref(), resource)
 }
 
 /// One request of a container.
-pub fn request(container: &Container, resource: &str) -> Option<Amount> {
+pub fn request(container: &Container, resource: &str) -> Option<Quantity> {
     let resources = container.resources.as_ref()?;
     quantity(resources.requests.as_ref(), resource).or_else(|| quantity(resources.limits.as_ref(), resource))
 }
 
-fn quantity(list: Option<&BTreeMap<String, Quantity>>, resource: &str) -> Option<Amount> {
-    list?.get(resource).map(Amount::of)
-}
-
-fn amounts(list: Option<&BTreeMap<String, Quantity>>) -> Amounts {
-    list.into_iter().flatten().map(|(name, quantity)| (name.clone(), Amount::of(quantity))).collect()
+fn quantity(list: Option<&BTreeMap<String, WrittenQuantity>>, resource: &str) -> Option<Quantity> {
+    list?.get(resource).map(amount)
 }
 
 fn add(sum: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
-        let entry = sum.entry(name.clone()).or_default();
-        *entry = entry.plus(*amount);
+        *sum.entry(name.clone()).or_default() += *amount;
     }
 }
 
@@ -139,7 +144,7 @@ mod tests {
     }
 
     fn cpu(list: &Amounts) -> i64 {
-        list.get("cpu").copied().unwrap_or_default().ceil_millis()
+        list.get("cpu").copied().unwrap_or_default().milli_value()
     }
 
     #[test]

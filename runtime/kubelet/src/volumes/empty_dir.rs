@@ -7,8 +7,8 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
 
+use crate::pod::resources::amount;
 use crate::pod::spec;
-use crate::quantity::Amount;
 
 /// Makes the directory, writable for everyone whatever the umask.
 pub fn create(path: &Path) -> io::Result<()> {
@@ -40,7 +40,7 @@ pub fn size_limits(pod: &Pod) -> Vec<SizeLimit> {
         .flatten()
         .filter_map(|volume| {
             let limit = volume.empty_dir.as_ref()?.size_limit.as_ref()?;
-            let bytes = u64::try_from(Amount::of(limit).ceil()).ok().filter(|bytes| *bytes > 0)?;
+            let bytes = u64::try_from(amount(limit).value()).ok().filter(|bytes| *bytes > 0)?;
             Some(SizeLimit { volume: volume.name.clone(), text: limit.0.clone(), bytes })
         })
         .collect()
