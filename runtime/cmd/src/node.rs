@@ -1,6 +1,6 @@
 //! This machine's node: network, images, WebAssembly runtime and kubelet, put together.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,16 +34,21 @@ pub(crate) async fn start(
     local_node: &LocalNode,
     api_port: u16,
 ) -> Result<(), CommandError> {
-    let range =
-        RangeConfig { cluster: settings.cluster_cidr, max_pods: settings.max_pods, ..RangeConfig::default() };
+    let range = RangeConfig {
+        cluster: settings.cluster_cidr,
+        max_pods: settings.max_pods,
+        node_address: settings.node_ip,
+        ..RangeConfig::default()
+    };
     let network = PodNetwork::set_up(&range).await.doing(|| "pod addresses cannot be had".to_owned())?;
     let network = Arc::new(network);
     let (runtime, images) = containers(settings)?;
     let facts = runtime.facts();
-    for warning in &facts.warnings {
-        tracing::warn!("{warning}");
+    let bearable = u32::try_from(facts.max_pods).unwrap_or(u32::MAX);
+    if bearable < settings.max_pods {
+        facts.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
-    let max_pods = settings.max_pods.min(u32::try_from(facts.max_pods).unwrap_or(u32::MAX));
+    let max_pods = settings.max_pods.min(bearable);
     let mut config = sampan_kubelet::Config::new(
         &settings.node_name,
         settings.data_dir.join("kubelet"),
@@ -76,7 +81,8 @@ fn containers(settings: &Settings) -> Result<(WasmRuntime, Arc<ImageStore>), Com
         ImageStore::open(&settings.data_dir.join("images"), engines.clone(), Compiler::this_program())
             .doing(|| "the images cannot be used".to_owned())?;
     let images = Arc::new(images);
-    let config = RuntimeConfig::new(settings.data_dir.join("runtime"));
+    let mut config = RuntimeConfig::new(settings.data_dir.join("runtime"));
+    config.host_addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), address(settings)];
     let runtime = WasmRuntime::new(config, engines, images.clone())
         .doing(|| "the WebAssembly runtime cannot start".to_owned())?;
     Ok((runtime, images))

@@ -1,6 +1,6 @@
 //! Which range a node's pods get: pure decisions, made once when the node starts.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
@@ -49,6 +49,8 @@ pub struct RangeConfig {
     pub max_pods: u32,
     /// How addresses are made local.
     pub addressing: Addressing,
+    /// The node's own address; `None`: the one that the kernel uses towards the outside.
+    pub node_address: Option<IpAddr>,
 }
 
 impl Default for RangeConfig {
@@ -60,6 +62,7 @@ impl Default for RangeConfig {
             node_prefix: None,
             max_pods: 110,
             addressing: Addressing::Auto,
+            node_address: None,
         }
     }
 }
