@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::pod::each_container;
 use super::resources::{is_extended, is_huge_pages};
-use super::view::{is_set, list, map, member, non_zero, opt_text, part, walk};
+use super::view::{int, is_set, list, map, member, non_zero, opt_text, part, text, walk};
 use super::volumes::source_names;
 
 const NO_EFFECT: &str = "has no effect for WebAssembly containers";
@@ -54,7 +54,6 @@ const POD: &[Row] = &[
     Row(&["shareProcessNamespace"], When::True, NO_EFFECT),
     Row(&["setHostnameAsFQDN"], When::True, NOT_YET),
     Row(&["subdomain"], When::Filled, NOT_YET),
-    Row(&["hostnameOverride"], When::Filled, NOT_YET),
     Row(&["dnsConfig"], When::Present, NOT_YET),
     Row(&["runtimeClassName"], When::Filled, "runtime classes are not known yet"),
     Row(&["priorityClassName"], When::Filled, "orders pods that wait; none is preempted yet"),
@@ -108,6 +107,18 @@ const CONTAINER: &[Row] = &[
     Row(&["securityContext", "windowsOptions"], When::Present, NO_EFFECT),
 ];
 
+/// Fields of a toleration.
+const TOLERATION: &[Row] =
+    &[Row(&["tolerationSeconds"], When::Present, "pods are not evicted for a node's taints yet")];
+
+/// Tolerations for this long are given to every pod, for these taints: nobody asked for them.
+const GIVEN_TOLERATIONS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+const GIVEN_SECONDS: i64 = 300;
+
+/// Fields of a port.
+const PORT: &[Row] =
+    &[Row(&["hostIP"], When::OtherThan("0.0.0.0"), "a host port is open on all addresses of the node")];
+
 /// Fields of a mount.
 const MOUNT: &[Row] = &[
     Row(&["mountPropagation"], When::OtherThan("None"), NO_EFFECT),
@@ -116,7 +127,7 @@ const MOUNT: &[Row] = &[
 
 /// Fields of a variable.
 const VARIABLE: &[Row] =
-    &[Row(&["valueFrom", "fileKeyRef"], When::Present, "files of variables are not read yet")];
+    &[Row(&["valueFrom", "fileKeyRef"], When::Present, "is not supported, the container will not start")];
 
 /// Fields of a volume whose source is mounted.
 const VOLUME: &[Row] =
@@ -142,10 +153,16 @@ pub fn of_spec(spec: &Value, path: &FieldPath) -> Vec<String> {
     for (i, volume) in list(spec, "volumes").iter().enumerate() {
         volume_source(volume, &path.child("volumes").index(i), &mut out);
     }
+    for (i, toleration) in list(spec, "tolerations").iter().enumerate().filter(|(_, t)| !is_given(t)) {
+        rows(TOLERATION, toleration, &path.child("tolerations").index(i), &mut out);
+    }
     each_container(spec, path, |container, path| {
         rows(CONTAINER, container, path, &mut out);
         for (i, variable) in list(container, "env").iter().enumerate() {
             rows(VARIABLE, variable, &path.child("env").index(i), &mut out);
+        }
+        for (i, port) in list(container, "ports").iter().enumerate() {
+            rows(PORT, port, &path.child("ports").index(i), &mut out);
         }
         for (i, mount) in list(container, "volumeMounts").iter().enumerate() {
             rows(MOUNT, mount, &path.child("volumeMounts").index(i), &mut out);
@@ -163,6 +180,12 @@ fn rows(rows: &[Row], at: &Value, path: &FieldPath, out: &mut Vec<String>) {
             out.push(format!("{path}: {text}"));
         }
     }
+}
+
+/// Whether a toleration is like those that admission adds.
+fn is_given(toleration: &Value) -> bool {
+    GIVEN_TOLERATIONS.contains(&text(toleration, "key"))
+        && int(toleration, "tolerationSeconds") == Some(GIVEN_SECONDS)
 }
 
 fn volume_source(volume: &Value, path: &FieldPath, out: &mut Vec<String>) {
@@ -211,8 +234,12 @@ mod tests {
             "restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
             "preemptionPolicy": "PreemptLowerPriority", "enableServiceLinks": true, "serviceAccountName": "default",
             "securityContext": {"runAsNonRoot": true},
-            "hostNetwork": true, "hostAliases": [{"ip": "1.1.1.1"}], "hostname": "h",
-            "affinity": {"nodeAffinity": {}}, "tolerations": [{"operator": "Exists"}],
+            "hostNetwork": true, "hostAliases": [{"ip": "1.1.1.1"}], "hostname": "h", "hostnameOverride": "o",
+            "affinity": {"nodeAffinity": {}}, "nodeSelector": {"a": "b"}, "priority": 0,
+            "tolerations": [
+                {"operator": "Exists"},
+                {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+            ],
             "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "projected": {"sources": [{"secret": {}}]}}],
             "initContainers": [{"name": "i", "restartPolicy": "Always"}],
             "containers": [{
@@ -221,6 +248,7 @@ mod tests {
                 "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"ephemeral-storage": "1Gi"}},
                 "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
                     "readOnlyRootFilesystem": true, "privileged": false},
+                "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "0.0.0.0", "protocol": "TCP"}],
                 "volumeMounts": [{"name": "a", "mountPath": "/a", "readOnly": true, "subPath": "b"}],
             }],
         });
@@ -237,6 +265,29 @@ mod tests {
                 "spec.securityContext.fsGroup: has no effect for WebAssembly containers",
             ),
             (json!({"affinity": {"podAffinity": {}}}), "spec.affinity.podAffinity: is not acted upon yet"),
+            (
+                json!({"affinity": {"nodeAffinity": {}, "podAntiAffinity": {}}}),
+                "spec.affinity.podAntiAffinity: is not acted upon yet",
+            ),
+            (
+                json!({"topologySpreadConstraints": [{}]}),
+                "spec.topologySpreadConstraints: is not acted upon yet",
+            ),
+            (
+                json!({"priorityClassName": "system-node-critical", "preemptionPolicy": "PreemptLowerPriority"}),
+                "spec.priorityClassName: orders pods that wait; none is preempted yet",
+            ),
+            (
+                json!({"tolerations": [
+                    {"key": "node.kubernetes.io/unreachable", "tolerationSeconds": 300},
+                    {"key": "node.kubernetes.io/unreachable", "tolerationSeconds": 30},
+                ]}),
+                "spec.tolerations[1].tolerationSeconds: pods are not evicted for a node's taints yet",
+            ),
+            (
+                json!({"containers": [{"ports": [{}, {"hostPort": 80, "hostIP": "127.0.0.1"}]}]}),
+                "spec.containers[0].ports[1].hostIP: a host port is open on all addresses of the node",
+            ),
             (
                 json!({"containers": [{"livenessProbe": {}}]}),
                 "spec.containers[0].livenessProbe: probes are not run yet",
@@ -259,7 +310,7 @@ mod tests {
             ),
             (
                 json!({"containers": [{"env": [{"valueFrom": {"fileKeyRef": {}}}]}]}),
-                "spec.containers[0].env[0].valueFrom.fileKeyRef: files of variables are not read yet",
+                "spec.containers[0].env[0].valueFrom.fileKeyRef: is not supported, the container will not start",
             ),
             (
                 json!({"containers": [{"volumeMounts": [{"mountPropagation": "HostToContainer"}]}]}),

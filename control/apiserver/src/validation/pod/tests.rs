@@ -169,6 +169,12 @@ fn fields_of_containers() {
              spec.containers[0].restartPolicyRules[0].exitCodes.operator: Unsupported value: \"Equals\": supported values: \"In\", \"NotIn\"",
         ),
         (
+            "restartPolicyRules",
+            json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [3]}}]),
+            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used\n\
+             spec.containers[0].restartPolicyRules[0].action: Unsupported value: \"RestartAllContainers\": supported values: \"Restart\"",
+        ),
+        (
             "resizePolicy",
             json!([{"resourceName": "disk", "restartPolicy": ""}]),
             "spec.containers[0].resizePolicy: Unsupported value: \"disk\": supported values: \"cpu\", \"memory\"\n\
