@@ -70,6 +70,15 @@ pub(crate) struct State {
     /// Reads and watches of volatile keyspaces before this revision are refused.
     pub(crate) volatile_oldest: u64,
     pub(crate) position: Position,
+    /// Set once the tables are gone: what is left would look like an answer.
+    pub(crate) closed: bool,
+}
+
+impl State {
+    /// Refuses reads that could not see everything any more.
+    pub(crate) fn check_open(&self) -> Result<(), StorageError> {
+        if self.closed { Err(StorageError::Unavailable { why: "it was closed".into() }) } else { Ok(()) }
+    }
 }
 
 /// The state machine with what it needs to answer.

@@ -108,6 +108,7 @@ impl Cut {
     /// Takes a cut at `at`, or at the newest revision.
     pub(crate) fn take(core: &Core, span: &Span, at: Option<u64>) -> Result<Self, StorageError> {
         let state = core.state.read();
+        state.check_open()?;
         let current = state.position.revision;
         let at = at.unwrap_or(current);
         if at > current {
@@ -302,6 +303,7 @@ impl Core {
         let mut horizon = upto;
         let tables = {
             let state = self.state.read();
+            state.check_open()?;
             let oldest = self.oldest(&state, span);
             if from < oldest {
                 return Err(StorageError::Compacted { requested: Revision(from), oldest: Revision(oldest) });

@@ -43,6 +43,7 @@ impl Checkpointer {
     }
 
     pub(super) fn run(mut self) {
+        let _ending = Ending(Arc::clone(&self.shared));
         let round = self.round();
         let mut due = Instant::now() + round;
         loop {
@@ -164,6 +165,17 @@ impl Checkpointer {
                 self.shared.note_tables(tables);
             }
             Err(error) => self.shared.fail(&format!("the tables cannot be read: {}", chain(&error))),
+        }
+    }
+}
+
+/// The log thread may wait for this one: it must learn of a panic.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the checkpoint thread panicked");
         }
     }
 }

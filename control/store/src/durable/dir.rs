@@ -24,6 +24,8 @@ const WAL_DIR: &str = "wal";
 const SEALED_FILE: &str = "sealed";
 const LAST_GOOD_FILE: &str = "last-good.snapshot";
 const NEW_LAST_GOOD_FILE: &str = "last-good.snapshot.new";
+/// What a file system of its own has at its root.
+const LOST_AND_FOUND: &str = "lost+found";
 const DAMAGED_PREFIX: &str = "damaged-";
 
 /// A data directory of ours, locked.
@@ -138,7 +140,8 @@ fn is_ours(path: &Path, keys: &Path) -> Result<bool, OpenError> {
                 let entry = entry.map_err(|source| OpenError::io(path, source))?;
                 let name = entry.file_name();
                 let name = name.to_string_lossy();
-                let known = [LOCK_FILE, TABLES_FILE, RESTORED_FILE, WAL_DIR, SEALED_FILE].contains(&&*name)
+                let known = [LOCK_FILE, TABLES_FILE, RESTORED_FILE, WAL_DIR, SEALED_FILE, LOST_AND_FOUND]
+                    .contains(&&*name)
                     || entry.path() == keys;
                 if !known {
                     return Err(OpenError::Foreign { path: path.to_owned(), found: name.into_owned() });

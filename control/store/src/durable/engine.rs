@@ -141,12 +141,16 @@ impl Engine {
 
     fn commit(&mut self, batch: Batch) {
         let mut batch = batch;
+        let shared = Arc::clone(&self.shared);
+        self.answer_unchanged(&Reader::new(&shared.core), &mut batch);
+        if batch.is_empty() {
+            return;
+        }
         if let Err(error) = self.make_room() {
             return refuse(batch, &error);
         }
-        let shared = Arc::clone(&self.shared);
+        // Only now: making room moves what a reader holds on to.
         let reader = Reader::new(&shared.core);
-        self.answer_unchanged(&reader, &mut batch);
         let reserved = {
             let position = &shared.core.state.read().position;
             position.reserved.saturating_sub(position.revision)
@@ -403,6 +407,9 @@ struct Ending(Arc<Shared>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the log thread panicked");
+        }
         self.0.core.hub.close("it was closed");
         self.0.update(|progress| progress.stopping = true);
     }

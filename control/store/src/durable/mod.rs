@@ -135,7 +135,11 @@ fn end(shared: &Shared, threads: Vec<JoinHandle<()>>) {
             tracing::error!("a thread of the store panicked");
         }
     }
-    shared.core.state.write().tables = None;
+    {
+        let mut state = shared.core.state.write();
+        state.closed = true;
+        state.tables = None;
+    }
     // The tables' file is closed before the directory is let go.
     drop(shared.tables.lock().take());
     shared.dir.release();

@@ -1,13 +1,17 @@
-//! The file beneath redb, made to survive a full device.
+//! The file beneath redb: spares the device bytes, and survives a full one.
+//!
+//! While a checkpoint runs, writes are *staged* in memory until redb asks for them to be made
+//! durable. redb alone would write most pages twice, unless its cache held a whole generation
+//! for ever.
 //!
 //! redb gives up on its file for good at the first write that fails, reads included. On a full
-//! device this backend therefore parks writes in memory, tells redb that all is well, and says
-//! so to the checkpointer ([`Backend::is_parked`]), which must not count the commit as durable
-//! before [`Backend::unpark`] has brought the parked blocks to the device. Until then the file
-//! is what a crash at the first failed write would have left, which redb recovers from.
+//! device this backend therefore *parks* what cannot be written, tells redb that all is well,
+//! and says so to the checkpointer ([`Backend::is_parked`]), which must not count the commit as
+//! durable before [`Backend::settle`] has brought the parked blocks to the device. Until then the
+//! file is what a crash in mid-commit would have left, which redb recovers from.
 //!
-//! The same parking, from the beginning and never brought to the device, lets a file be opened
-//! and checked without changing it.
+//! *Isolated*, with writes that never reach the file, a file can be opened and checked without
+//! changing it.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -20,23 +24,35 @@ use redb::StorageBackend;
 use crate::disk::{DiskFile, is_no_space};
 
 const BLOCK: u64 = 4096;
+/// Neighbouring blocks are written together up to about this size.
+const RUN: usize = 256 << 10;
 
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Backend {
     file: DiskFile,
-    parked: RwLock<Option<Parked>>,
+    held: RwLock<Option<Held>>,
 }
 
 /// What the file should hold but does not.
-struct Parked {
+struct Held {
+    why: Why,
     len: u64,
     blocks: BTreeMap<u64, Vec<u8>>,
 }
 
-impl std::fmt::Debug for Parked {
+/// Why writes are held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Staged,
+    Parked,
+    Isolated,
+}
+
+impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parked").field("len", &self.len).field("blocks", &self.blocks.len()).finish()
+        let mut debug = f.debug_struct("Held");
+        debug.field("why", &self.why).field("len", &self.len).field("blocks", &self.blocks.len()).finish()
     }
 }
 
@@ -46,75 +62,125 @@ pub(super) struct Handle(pub(super) Arc<Backend>);
 
 impl Backend {
     pub(super) fn new(file: DiskFile) -> Self {
-        Self { file, parked: RwLock::new(None) }
+        Self { file, held: RwLock::new(None) }
     }
 
     /// A backend that never writes to the file.
     pub(super) fn isolated(file: DiskFile) -> io::Result<Self> {
-        let len = file.len()?;
-        Ok(Self { file, parked: RwLock::new(Some(Parked { len, blocks: BTreeMap::new() })) })
+        let held = Held { why: Why::Isolated, len: file.len()?, blocks: BTreeMap::new() };
+        Ok(Self { file, held: RwLock::new(Some(held)) })
+    }
+
+    /// Holds writes back until the next sync. The transaction that follows must fit into memory.
+    pub(super) fn stage(&self) -> io::Result<()> {
+        let len = self.file.len()?;
+        self.held.write().get_or_insert(Held { why: Why::Staged, len, blocks: BTreeMap::new() });
+        Ok(())
     }
 
     /// Whether something that redb takes for durable is only in memory.
+    #[cfg(test)]
     pub(super) fn is_parked(&self) -> bool {
-        self.parked.read().is_some()
+        self.held.read().as_ref().is_some_and(|held| held.why == Why::Parked)
     }
 
-    /// Brings parked blocks to the device: all but the first durably, then the first, which
-    /// holds redb's header and makes the rest count.
-    pub(super) fn unpark(&self) -> io::Result<()> {
-        let mut slot = self.parked.write();
-        let Some(parked) = &*slot else { return Ok(()) };
-        if parked.len > self.file.len()? {
-            self.file.set_len(parked.len)?;
+    /// Brings everything held back to the device, durably: all but the first block, then that
+    /// one, which holds redb's header and makes the rest count. Ends staging.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        let mut slot = self.held.write();
+        let Some(held) = &*slot else { return Ok(()) };
+        if !held.blocks.is_empty() || held.len != self.file.len()? {
+            held.write_body(&self.file)?;
+            self.file.sync_data()?;
+            held.write_header(&self.file)?;
+            self.file.sync_data()?;
         }
-        for (number, block) in parked.blocks.iter().filter(|(number, _)| **number > 0) {
-            self.file.write_all_at(block, number * BLOCK)?;
-        }
-        self.file.sync_data()?;
-        if let Some(header) = parked.blocks.get(&0) {
-            self.file.write_all_at(header, 0)?;
-        }
-        self.file.sync_data()?;
-        if parked.len < self.file.len()? {
-            self.file.set_len(parked.len)?;
+        if held.len < self.file.len()? {
+            self.file.set_len(held.len)?;
         }
         *slot = None;
         Ok(())
     }
 
     pub(super) fn file_len(&self) -> io::Result<u64> {
-        match &*self.parked.read() {
-            Some(parked) => Ok(parked.len),
+        match &*self.held.read() {
+            Some(held) => Ok(held.len),
             None => self.file.len(),
         }
     }
 
-    /// Runs `write` on the file; on a full device, and ever after until unparked, `park` instead.
-    fn write_or_park(
+    /// Brings staged blocks to the device at a sync; a full device parks them.
+    fn sync(&self) -> io::Result<()> {
+        let mut slot = self.held.write();
+        let Some(held) = &mut *slot else {
+            drop(slot);
+            return self.file.sync_data();
+        };
+        if held.why != Why::Staged {
+            return Ok(());
+        }
+        let written = held
+            .write_body(&self.file)
+            .and_then(|()| held.write_header(&self.file))
+            .and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => held.blocks.clear(),
+            Err(error) if is_no_space(&error) => held.why = Why::Parked,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Runs `write` on the file, or `hold` where writes are held back; a full device parks.
+    fn write_or_hold(
         &self,
         write: impl FnOnce(&DiskFile) -> io::Result<()>,
-        park: impl FnOnce(&mut Parked, &DiskFile) -> io::Result<()>,
+        hold: impl FnOnce(&mut Held, &DiskFile) -> io::Result<()>,
     ) -> io::Result<()> {
-        if self.parked.read().is_none() {
+        if self.held.read().is_none() {
             match write(&self.file) {
                 Err(error) if is_no_space(&error) => {
                     let len = self.file.len()?;
-                    self.parked.write().get_or_insert(Parked { len, blocks: BTreeMap::new() });
+                    self.held.write().get_or_insert(Held { why: Why::Parked, len, blocks: BTreeMap::new() });
                 }
                 result => return result,
             }
         }
-        let mut slot = self.parked.write();
+        let mut slot = self.held.write();
         match &mut *slot {
-            Some(parked) => park(parked, &self.file),
-            // Unparked this very moment: the caller's data is gone from nowhere, but not written.
+            Some(held) => hold(held, &self.file),
+            // Settled this very moment, which only the one writer does, between its transactions.
             None => Err(io::ErrorKind::StorageFull.into()),
         }
     }
 }
 
-impl Parked {
+impl Held {
+    /// Writes all but the first block, neighbours together.
+    fn write_body(&self, file: &DiskFile) -> io::Result<()> {
+        if self.len > file.len()? {
+            file.set_len(self.len)?;
+        }
+        let mut run: Vec<u8> = Vec::new();
+        let mut start = 0;
+        for (number, block) in self.blocks.range(1..) {
+            let offset = number * BLOCK;
+            if offset != start + run.len() as u64 || run.len() >= RUN {
+                file.write_all_at(&run, start)?;
+                run.clear();
+                start = offset;
+            }
+            // The last block of a file need not be whole.
+            let whole = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+            run.extend_from_slice(block.get(..whole).unwrap_or(block));
+        }
+        file.write_all_at(&run, start)
+    }
+
+    fn write_header(&self, file: &DiskFile) -> io::Result<()> {
+        self.blocks.get(&0).map_or(Ok(()), |header| file.write_all_at(header, 0))
+    }
+
     fn set_len(&mut self, len: u64) {
         if len < self.len {
             self.blocks.split_off(&len.div_ceil(BLOCK));
@@ -181,30 +247,30 @@ impl StorageBackend for Handle {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        match &*self.0.parked.read() {
-            Some(parked) => parked.read(&self.0.file, offset, out),
+        match &*self.0.held.read() {
+            Some(held) => held.read(&self.0.file, offset, out),
             None => self.0.file.read_exact_at(out, offset),
         }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.write_or_park(
+        self.0.write_or_hold(
             |file| file.set_len(len),
-            |parked, _| {
-                parked.set_len(len);
+            |held, _| {
+                held.set_len(len);
                 Ok(())
             },
         )
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.0.is_parked() { Ok(()) } else { self.0.file.sync_data() }
+        self.0.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_or_park(
+        self.0.write_or_hold(
             |file| file.write_all_at(data, offset),
-            |parked, file| parked.write(file, offset, data),
+            |held, file| held.write(file, offset, data),
         )
     }
 }
@@ -245,7 +311,7 @@ mod tests {
         handle.sync_data().unwrap();
         assert!(backend.is_parked());
         assert_eq!(std::fs::read(&path).unwrap(), before, "the file is left as it was");
-        assert!(backend.unpark().is_err());
+        assert!(backend.settle().is_err());
 
         let mut expected = vec![1; 10_000];
         expected[4_000..9_000].fill(2);
@@ -259,9 +325,53 @@ mod tests {
         assert_eq!(part, expected[8_700..9_400]);
 
         switch.0.store(false, Ordering::SeqCst);
-        backend.unpark().unwrap();
+        backend.settle().unwrap();
         assert!(!backend.is_parked());
         assert_eq!(std::fs::read(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn staged_writes_reach_the_file_at_a_sync_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let disk = Disk::default();
+        let backend = Arc::new(Backend::new(disk.open(&path, Create::Anew).unwrap()));
+        let handle = Handle(Arc::clone(&backend));
+        backend.stage().unwrap();
+        handle.set_len(40_960).unwrap();
+        for round in 0..5 {
+            handle.write(4_096, &[round; 20_480]).unwrap();
+            handle.write(0, &[round; 320]).unwrap();
+        }
+        assert_eq!(disk.written(), 0);
+        handle.sync_data().unwrap();
+        assert_eq!(disk.written(), 4_096 + 20_480);
+        backend.settle().unwrap();
+        assert_eq!(disk.written(), 4_096 + 20_480);
+        let found = std::fs::read(&path).unwrap();
+        assert_eq!(found.len(), 40_960);
+        assert!(found[..320].iter().chain(&found[4_096..24_576]).all(|byte| *byte == 4));
+        assert!(found[24_576..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_device_that_fills_up_at_a_sync_parks_what_was_staged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let switch = Arc::new(Switch::default());
+        let disk = Disk::new(Some(switch.clone()));
+        let backend = Arc::new(Backend::new(disk.open(&path, Create::Anew).unwrap()));
+        let handle = Handle(Arc::clone(&backend));
+        backend.stage().unwrap();
+        handle.set_len(8_192).unwrap();
+        handle.write(0, &[1; 8_192]).unwrap();
+        switch.0.store(true, Ordering::SeqCst);
+        handle.sync_data().unwrap();
+        assert!(backend.is_parked());
+        assert!(backend.settle().is_err());
+        switch.0.store(false, Ordering::SeqCst);
+        backend.settle().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), [1; 8_192]);
     }
 
     #[test]

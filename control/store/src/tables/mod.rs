@@ -134,6 +134,7 @@ impl Tables {
             return Err(StorageError::Corrupt { what: "a checkpoint would go back".into() });
         }
         meta.position = frozen.position.clone();
+        self.backend.stage().map_err(io_failed)?;
         let txn = self.begin()?;
         {
             let mut rev = txn.open_table(REV).map_err(failed)?;
@@ -159,6 +160,7 @@ impl Tables {
     /// log has it.
     pub(crate) fn sweep(&mut self, compacted: u64, budget: usize) -> Result<(), StorageError> {
         let mut meta = self.meta.clone();
+        self.backend.stage().map_err(io_failed)?;
         let txn = self.begin()?;
         {
             let mut rev = txn.open_table(REV).map_err(failed)?;
@@ -168,9 +170,9 @@ impl Tables {
         self.commit(txn, meta)
     }
 
-    /// Brings to the device what a full device kept in memory.
+    /// Brings to the device whatever is still in memory only; on a full device an error.
     pub(crate) fn settle(&self) -> io::Result<()> {
-        self.backend.unpark()
+        self.backend.settle()
     }
 
     /// Fills new tables with a snapshot's records, as of `position`.
