@@ -51,7 +51,12 @@ impl PodNetwork {
                 tracing::info!(range = %net, why, "pod addresses are loopback addresses")
             }
         }
-        Ok(Self { range: Mutex::new(PodRange::new(net)), net, set_up, node: config.node_address.unwrap_or_else(node_address::primary) })
+        Ok(Self {
+            range: Mutex::new(PodRange::new(net)),
+            net,
+            set_up,
+            node: config.node_address.unwrap_or_else(node_address::primary),
+        })
     }
 
     /// The node's range.
