@@ -103,10 +103,6 @@ impl Cluster {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.as_ref().unwrap().id()
-    }
-
     async fn try_client(&self) -> Result<kube::Client, Box<dyn std::error::Error>> {
         client_of(&self.kubeconfig()).await
     }

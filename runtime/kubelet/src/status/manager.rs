@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::diff;
 use crate::pod::spec;
@@ -36,6 +36,8 @@ struct Entry {
     /// Delete the object when `wanted` is written.
     finished: bool,
     busy: bool,
+    /// Told when something better has come.
+    better: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -94,6 +96,7 @@ impl StatusManager {
                         patient: false,
                         finished: false,
                         busy: false,
+                        better: Arc::default(),
                     },
                 );
             }
@@ -115,6 +118,9 @@ impl StatusManager {
         let Some(entry) = entries.get_mut(uid) else { return };
         entry.patient = entry.wanted.is_empty() && is_preliminary(status);
         entry.wanted = diff::to_json(status);
+        if !entry.patient {
+            entry.better.notify_one();
+        }
         self.start(uid, entry);
     }
 
@@ -142,9 +148,11 @@ impl StatusManager {
     async fn write(self, uid: String) {
         let mut pause = RETRY;
         loop {
-            let patient = self.shared.entries.lock().get(&uid).is_some_and(|entry| entry.patient);
-            if patient {
-                tokio::time::sleep(PATIENCE).await;
+            let patient =
+                self.shared.entries.lock().get(&uid).filter(|e| e.patient).map(|e| e.better.clone());
+            if let Some(better) = patient {
+                // Either way it is written now.
+                let _ = tokio::time::timeout(PATIENCE, better.notified()).await;
             }
             let done = match self.task(&uid) {
                 Task::Nothing => return,
