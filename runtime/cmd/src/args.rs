@@ -50,7 +50,7 @@ pub(crate) enum Command {
 #[derive(Args, Debug, Clone)]
 pub(crate) struct DataDirArgs {
     /// Directory of all state [default: ~/.local/share/sampan for dev, else /var/lib/sampan]
-    #[arg(short = 'd', long, env = "SAMPAN_DATA_DIR", value_name = "DIR")]
+    #[arg(short = 'd', long, env = "SAMPAN_DATA_DIR", value_name = "DIR", global = true)]
     pub(crate) data_dir: Option<PathBuf>,
 }
 
