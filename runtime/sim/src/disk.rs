@@ -20,7 +20,9 @@ impl PrivateDisk {
         let directory = tempfile::tempdir()?;
         let image = directory.path().join("image");
         std::fs::File::create(&image)?.set_len(2 << 30)?;
-        run("mkfs.ext4", &["-q".as_ref(), image.as_ref()])?;
+        // Lazy initialisation would write in the background while we measure.
+        let eager = "lazy_itable_init=0,lazy_journal_init=0";
+        run("mkfs.ext4", &["-q".as_ref(), "-E".as_ref(), eager.as_ref(), image.as_ref()])?;
         let mount = directory.path().join("mount");
         std::fs::create_dir(&mount)?;
         run("mount", &["-o".as_ref(), "loop,noatime".as_ref(), image.as_ref(), mount.as_ref()])?;

@@ -10,8 +10,8 @@ use crate::report::{megabytes, row};
 pub(crate) async fn run(sampan: &Path, seconds: u64) -> Result<(), BenchError> {
     let disk = PrivateDisk::mount()?;
     let node = NodeProcess::ready(sampan, &disk.path(), 250).await?;
-    // What start-up left to do, and the file system's own journal, are over by then.
-    tokio::time::sleep(Duration::from_secs(15)).await;
+    // The kernel writes what start-up left in its cache within half a minute.
+    tokio::time::sleep(Duration::from_secs(45)).await;
     let (cpu, written) = (node.cpu()?, disk.written()?);
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let busy = (node.cpu()? - cpu).as_secs_f64() / seconds as f64;

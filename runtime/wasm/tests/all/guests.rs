@@ -46,6 +46,17 @@ fn configuration(node: &Node) -> Mount {
     Mount { container_path: "/etc/config".into(), host_path: directory, read_only: true }
 }
 
+/// What every pod has of its service account.
+fn credentials(node: &Node) -> Mount {
+    let directory = node.path("credentials");
+    fs::create_dir_all(&directory).unwrap();
+    for name in ["ca.crt", "token"] {
+        fs::write(directory.join(name), "under-the-deck").unwrap();
+    }
+    let container_path = "/var/run/secrets/kubernetes.io/serviceaccount".into();
+    Mount { container_path, host_path: directory, read_only: true }
+}
+
 async fn get(address: &str, request: &str) -> String {
     let ask = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -81,7 +92,7 @@ async fn hello_prints_what_it_was_given_but_no_secrets_and_ends_well() {
     config.env = [("GREETING", "Ahoy"), ("POD_NAME", "hello"), ("PASSWORD", "under-the-deck")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
-    config.mounts = vec![configuration(&node)];
+    config.mounts = vec![configuration(&node), credentials(&node)];
     let (id, exit) = pod.run(config).await;
     assert_eq!((exit.code, exit.reason.as_str()), (0, "Completed"), "{exit:?}");
     let text: Vec<_> = node.log(&id).await.into_iter().map(|(_, line)| line).collect();
@@ -91,6 +102,8 @@ async fn hello_prints_what_it_was_given_but_no_secrets_and_ends_well() {
         "  1: from\n  2: me\n",
         "  GREETING=Ahoy\n",
         "  PASSWORD: 14 bytes, not shown\n",
+        "  /var/run/secrets/kubernetes.io/serviceaccount/ca.crt: 14 bytes, not shown\n",
+        "  /var/run/secrets/kubernetes.io/serviceaccount/token: 14 bytes, not shown",
         "  /etc/config/crew.txt\n    captain\n    cook\n  /etc/config/greeting\n    Ahoy",
     ] {
         assert!(text.contains(part), "{part:?} in {text}");
