@@ -37,6 +37,12 @@ pub(super) struct DataDir {
     fresh: bool,
 }
 
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 impl DataDir {
     /// Takes the directory, if it is ours or empty; `keys` may lie in it as well.
     pub(super) fn take(path: &Path, keys: &Path) -> Result<Self, OpenError> {
@@ -54,7 +60,12 @@ impl DataDir {
 
     /// Lets the next one have it; nothing may be written after this.
     pub(super) fn release(&self) {
-        self.lock.lock().take();
+        let Some(lock) = self.lock.lock().take() else { return };
+        // Closing alone would leave it locked while a child of ours, forked just now, still has
+        // our descriptors.
+        if let Err(error) = lock.unlock() {
+            tracing::debug!(%error, "the lock of the data directory goes with its file");
+        }
     }
 
     /// Whether the store is still to be made.
