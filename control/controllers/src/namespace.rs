@@ -29,8 +29,6 @@ pub struct Remaining {
     pub objects: usize,
     /// Finalizers that hold them, and how many objects each.
     pub finalizers: Vec<(String, usize)>,
-    /// The longest grace period under way, in seconds.
-    pub grace_seconds: i64,
 }
 
 /// What the controller may do.
@@ -179,9 +177,7 @@ async fn observe(client: &kube::Client, namespace: &str) -> Result<Vec<Remaining
             continue;
         }
         let mut finalizers: Vec<(String, usize)> = Vec::new();
-        let mut grace_seconds = 0;
         for object in &found.items {
-            grace_seconds = grace_seconds.max(object.metadata.deletion_grace_period_seconds.unwrap_or(0));
             for finalizer in object.metadata.finalizers.iter().flatten() {
                 match finalizers.iter_mut().find(|(name, _)| name == finalizer) {
                     Some((_, count)) => *count += 1,
@@ -189,7 +185,7 @@ async fn observe(client: &kube::Client, namespace: &str) -> Result<Vec<Remaining
                 }
             }
         }
-        remaining.push(Remaining { resource, objects: found.items.len(), finalizers, grace_seconds });
+        remaining.push(Remaining { resource, objects: found.items.len(), finalizers });
     }
     Ok(remaining)
 }
@@ -277,7 +273,7 @@ mod tests {
 
     fn pods() -> Remaining {
         let resource = scheme::by_gvr("", "v1", "pods").unwrap();
-        Remaining { resource, objects: 2, finalizers: vec![("x.io/f".to_owned(), 1)], grace_seconds: 30 }
+        Remaining { resource, objects: 2, finalizers: vec![("x.io/f".to_owned(), 1)] }
     }
 
     #[test]

@@ -70,6 +70,28 @@ async fn a_second_process_on_a_directory_is_refused() {
     assert_eq!(cluster.stop(), Some(0), "the first goes on and stops cleanly");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_file_is_heeded_and_kubeconfig_prints_what_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.yaml");
+    std::fs::write(&config, "node-label: [site=harbour]\n").unwrap();
+    let cluster = Cluster::start_with(&["--config", config.to_str().unwrap()]).await;
+    let nodes = kube::Api::<k8s_openapi::api::core::v1::Node>::all(cluster.client().await);
+    let deadline = std::time::Instant::now() + crate::cluster::PATIENCE;
+    let node = loop {
+        if let Some(node) = nodes.get_opt("test").await.unwrap() {
+            break node;
+        }
+        assert!(std::time::Instant::now() < deadline, "the node did not register");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert_eq!(node.metadata.labels.unwrap()["site"], "harbour");
+    let printed = sampan().args(["kubeconfig", "--data-dir"]).arg(cluster.data_dir()).output().unwrap();
+    assert!(printed.status.success(), "{printed:?}");
+    let written = std::fs::read(cluster.data_dir().join("kubeconfig.yaml")).unwrap();
+    assert_eq!(printed.stdout, written);
+}
+
 #[test]
 fn version_and_completions_are_printed() {
     let output = sampan().arg("--version").output().unwrap();

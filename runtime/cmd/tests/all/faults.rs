@@ -1,10 +1,15 @@
-//! Damage: what is said when the database is broken.
+//! Damage: what is said when the database is broken, and the way back.
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::Api;
 
 use crate::cluster::{Cluster, sampan};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_corrupted_database_is_said_plainly() {
+async fn a_corrupted_database_is_said_plainly_and_the_snapshot_offered_brings_it_back() {
     let mut cluster = Cluster::start().await;
+    let namespaces = Api::<Namespace>::all(cluster.client().await);
+    let before = namespaces.get("default").await.unwrap().metadata.uid;
     assert_eq!(cluster.stop(), Some(0));
     let database = find(&cluster.data_dir().join("db"));
     let length = std::fs::metadata(&database).unwrap().len();
@@ -18,7 +23,12 @@ async fn a_corrupted_database_is_said_plainly() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert_eq!(text.trim_end().lines().count(), 1, "{text}");
     assert!(text.contains(database.to_str().unwrap()), "names the file: {text}");
-    assert!(text.contains("snapshot"), "offers the last good snapshot: {text}");
+    let offer = text.split('\'').find(|part| part.starts_with("sampan snapshot restore ")).expect("an offer");
+    let restored = sampan().args(offer.split(' ').skip(1)).output().unwrap();
+    assert!(restored.status.success(), "{restored:?}");
+    cluster.resume().await;
+    let namespaces = Api::<Namespace>::all(cluster.client().await);
+    assert_eq!(namespaces.get("default").await.unwrap().metadata.uid, before, "the same cluster");
 }
 
 fn find(directory: &std::path::Path) -> std::path::PathBuf {
