@@ -1,0 +1,1 @@
+//! Backups of the store: files, passphrases, schedules, retention, S3.

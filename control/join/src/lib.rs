@@ -1,0 +1,1 @@
+//! How machines join: tokens, enrolment, certificates, members.

@@ -1,0 +1,1 @@
+//! Streams between machines: QUIC with mutual TLS, TLS over TCP where UDP is blocked, identity by key.
