@@ -8,6 +8,7 @@
 //! A durable transaction goes `durable` → [`wal`] → state machine → [`Storage::watch`]'s hub;
 //! later, in the background, into the tables.
 
+mod attached;
 mod codec;
 pub mod conformance;
 mod disk;
@@ -36,6 +37,6 @@ pub use memory::MemoryStore;
 pub use storage::{Storage, StorageError, WatchStream};
 pub use txn::MAX_TXN_BYTES;
 pub use types::{
-    Compare, KeyValue, Op, OpResult, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch,
-    WatchEvent, WatchRequest, prefix_end,
+    Compare, KeyValue, LeaseId, Op, OpResult, Operand, RangeRequest, RangeResponse, Refusal, Relation,
+    Revision, Txn, TxnResponse, WatchBatch, WatchEvent, WatchRequest, prefix_end,
 };

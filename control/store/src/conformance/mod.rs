@@ -26,7 +26,7 @@ use futures::StreamExt;
 
 use crate::storage::{Storage, StorageError, WatchStream};
 use crate::types::{
-    KeyValue, Op, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch, WatchEvent,
+    KeyValue, LeaseId, Op, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch, WatchEvent,
     WatchRequest, prefix_end,
 };
 

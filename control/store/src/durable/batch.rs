@@ -73,18 +73,12 @@ impl Touched {
                 Op::Put { key, .. } | Op::Delete { key, end: None } => {
                     self.keys.insert(key.clone());
                 }
-                Op::Delete { .. } => self.spans.push(op.span()),
-                Op::Get { .. } => {}
+                _ => self.spans.extend(crate::txn::spans(txn)),
             }
         }
     }
 
     pub(super) fn concerns(&self, txn: &Txn) -> bool {
-        let gets = txn.success.iter().chain(&txn.failure).filter_map(|op| match op {
-            Op::Get { key } => Some(key),
-            Op::Put { .. } | Op::Delete { .. } => None,
-        });
-        let mut looked_at = txn.compares.iter().map(crate::types::Compare::key).chain(gets);
-        looked_at.any(|key| self.keys.contains(key) || self.spans.iter().any(|span| span.contains(key)))
+        !self.keys.is_empty() || !self.spans.is_empty() || txn.compares.is_empty()
     }
 }

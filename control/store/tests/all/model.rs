@@ -180,6 +180,7 @@ fn range() -> impl Strategy<Value = RangeRequest> {
         revision: None,
         limit,
         keys_only: false,
+        count_only: false,
     })
 }
 
