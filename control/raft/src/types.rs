@@ -55,10 +55,12 @@ impl fmt::Display for Proposal {
 pub enum Reply {
     /// Nothing beyond having been applied: blank and membership entries, reservations.
     Done,
-    /// A transaction's answer, its values in their envelopes; or why it was refused.
-    Txn(Result<Answer, StorageError>),
-    /// The revision that the command led to: volatile effects, reigns, restored states.
+    /// A transaction's answer, its values in their envelopes.
+    Txn(Answer),
+    /// The revision that the command led to: volatile effects, reigns.
     Revision(u64),
+    /// The command was taken back before it took place; it changed nothing.
+    Refused(StorageError),
 }
 
 openraft::declare_raft_types!(
