@@ -65,10 +65,10 @@ pub(crate) async fn at_start(core: &Arc<Core>) {
     if timeout(AT_START, until_whole(core)).await.is_err() {
         let core = Arc::clone(core);
         tokio::spawn(async move {
-            let closing = core.closing.clone();
+            let ended = core.ended.clone();
             tokio::select! {
                 biased;
-                () = closing.cancelled() => {}
+                () = ended.cancelled() => {}
                 () = until_whole(&core) => {}
             }
         });
@@ -120,14 +120,16 @@ async fn once(core: &Core) -> bool {
 async fn fetch(core: &Core, from: &Member) -> Result<usize, SyncError> {
     let open = core.directory.open(from.id, Kind::Volatile);
     let opened = timeout(STALL, async {
-        let mut link = core.peers.stream(from, open, STALL).await?;
+        let mut link = core.forward.peers().stream(from, open, STALL).await?;
         link.outgoing.send(Message::VolatileAsk).await?;
         link.admitted().await?;
         Ok(link)
     });
     let mut link = opened.await.unwrap_or(Err(PeerError::Timeout { member: from.id, within: STALL }))?;
     let Message::VolatileBegin { applied } = link.expect(STALL).await? else { return Err(odd(&link).into()) };
-    core.applied_index(applied, Instant::now() + STALL).await?;
+    if let Some(last) = applied.checked_sub(1) {
+        core.applied_index(last, Instant::now() + STALL).await?;
+    }
     let mut frames = 0;
     loop {
         match link.expect(STALL).await? {
@@ -145,7 +147,7 @@ async fn fetch(core: &Core, from: &Member) -> Result<usize, SyncError> {
 /// Gives this member's copy to another one.
 pub(crate) async fn serve(core: &Arc<Core>, mut link: Link) -> Result<(), PeerError> {
     let Message::VolatileAsk = link.expect(STALL).await? else { return Err(odd(&link)) };
-    link.send(Message::VolatileBegin { applied: core.applied() }, STALL).await?;
+    link.send(Message::VolatileBegin { applied: core.machine.applied().index }, STALL).await?;
     let mut cursor = Bytes::new();
     loop {
         let (machine, after) = (Arc::clone(&core.machine), cursor.clone());
