@@ -25,7 +25,7 @@ impl Cluster for ClusterService {
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
         let revision = if request.into_inner().linearizable {
-            let confirmed = self.context.current_revision().await;
+            let confirmed = self.context.storage.current_revision().await;
             confirmed.map_err(|error| self.context.refusal(&error))?
         } else {
             self.context.storage.revision()
@@ -38,10 +38,7 @@ impl Cluster for ClusterService {
         }))
     }
 
-    async fn member_add(
-        &self,
-        _: Request<MemberAddRequest>,
-    ) -> Result<Response<MemberAddResponse>, Status> {
+    async fn member_add(&self, _: Request<MemberAddRequest>) -> Result<Response<MemberAddResponse>, Status> {
         Err(status::unsupported("adding a member", "'sampan server --server URL --token TOKEN' joins one"))
     }
 

@@ -55,12 +55,6 @@ impl Context {
         }
     }
 
-    /// The newest revision, confirmed by the cluster.
-    pub(crate) async fn current_revision(&self) -> Result<Revision, StorageError> {
-        let probe = RangeRequest { count_only: true, ..RangeRequest::key(PROBE) };
-        Ok(self.storage.range(probe).await?.revision)
-    }
-
     /// The oldest revision that can still be read.
     pub(crate) async fn oldest(&self) -> Result<Revision, StorageError> {
         let probe = RangeRequest { count_only: true, ..RangeRequest::key(PROBE) };

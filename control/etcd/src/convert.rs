@@ -148,7 +148,10 @@ impl Walk {
             Some(Request::RequestPut(request)) => match results.next() {
                 Some(OpResult::Put { previous }) => {
                     self.revision = self.after;
-                    Response::ResponsePut(pb::PutResponse { header: self.header(), ..put_answer(request, previous) })
+                    Response::ResponsePut(pb::PutResponse {
+                        header: self.header(),
+                        ..put_answer(request, previous)
+                    })
                 }
                 _ => return Err(unexpected()),
             },

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sampan_store::{OpResult, Revision, StorageError, Txn, TxnResponse};
+use sampan_store::{LeaseId, OpResult, Revision, StorageError, Txn, TxnResponse};
 use tonic::{Request, Response, Status};
 
 use crate::context::Context;
@@ -19,8 +19,7 @@ pub(crate) struct KvService {
 
 impl KvService {
     async fn run(&self, txn: Txn) -> Result<TxnResponse, Status> {
-        let response =
-            self.context.storage.txn(txn).await.map_err(|error| self.context.refusal(&error))?;
+        let response = self.context.storage.txn(txn).await.map_err(|error| self.context.refusal(&error))?;
         match &*response.results {
             [OpResult::Refused(why)] => Err(status::refused(why)),
             _ => Ok(response),
@@ -38,8 +37,12 @@ impl Kv for KvService {
             // What this member has at hand, whatever the others know.
             asked.revision = Some(self.context.storage.revision());
         }
-        let found =
-            self.context.storage.range(asked).await.map_err(|error| self.context.refusal(&error))?;
+        if !request.serializable && asked.revision.is_some() {
+            // This member may not have come as far as whoever names the revision.
+            let confirmed = self.context.storage.current_revision().await;
+            confirmed.map_err(|error| self.context.refusal(&error))?;
+        }
+        let found = self.context.storage.range(asked).await.map_err(|error| self.context.refusal(&error))?;
         let revision = self.context.storage.revision();
         let revision = if request.revision > 0 { revision } else { found.revision };
         let answer = range::answer(&request, found.kvs, found.count);
@@ -49,7 +52,15 @@ impl Kv for KvService {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let request = request.into_inner();
         check::put(&request)?;
-        let response = self.run(Txn { success: vec![convert::put(&request)], ..Txn::default() }).await?;
+        let response = match self.run(Txn { success: vec![convert::put(&request)], ..Txn::default() }).await {
+            // Where both are missing etcd names the lease, other than in a transaction.
+            Err(refusal) if request.lease != 0 && refusal.message() == status::key_not_found().message() => {
+                let lease = self.context.lessor.granted_seconds(LeaseId(request.lease)).await;
+                let granted = lease.map_err(|error| self.context.refusal(&error))?;
+                return Err(granted.map_or_else(status::lease_not_found, |_| refusal));
+            }
+            response => response?,
+        };
         let header = Some(self.context.header(response.revision));
         match response.results.into_iter().next() {
             Some(OpResult::Put { previous }) => {

@@ -104,10 +104,7 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    async fn snapshot(
-        &self,
-        _: Request<SnapshotRequest>,
-    ) -> Result<Response<Self::SnapshotStream>, Status> {
+    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         let (answers, stream) = mpsc::channel(4);
         tokio::spawn(snapshot(Arc::clone(&self.context), answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
@@ -125,10 +122,7 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(MoveLeaderResponse { header: Some(self.context.header_now()) }))
     }
 
-    async fn downgrade(
-        &self,
-        _: Request<DowngradeRequest>,
-    ) -> Result<Response<DowngradeResponse>, Status> {
+    async fn downgrade(&self, _: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
         Err(status::unsupported("downgrading", "servers of neighbouring versions run side by side"))
     }
 }
@@ -186,12 +180,7 @@ async fn read_piece(from: &mut (impl AsyncReadExt + Unpin)) -> Result<Bytes, Sta
     Ok(piece.freeze())
 }
 
-async fn send(
-    context: &Context,
-    answers: &Pieces,
-    blob: Bytes,
-    remaining_bytes: u64,
-) -> Result<(), Status> {
+async fn send(context: &Context, answers: &Pieces, blob: Bytes, remaining_bytes: u64) -> Result<(), Status> {
     let header = Some(context.header_now());
     let answer = SnapshotResponse { header, remaining_bytes, blob, version: ETCD_VERSION.to_owned() };
     tokio::select! {

@@ -1,5 +1,12 @@
 //! Messages, servers and clients, generated from `proto/`.
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated"
+)]
 
 /// What is stored.
 pub mod mvccpb {

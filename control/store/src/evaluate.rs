@@ -55,7 +55,10 @@ pub(crate) enum Step {
     Deleted(Vec<Arc<Record>>),
     Got(Option<Arc<Record>>),
     Range(Answered),
-    Txn { succeeded: bool, steps: Vec<Step> },
+    Txn {
+        succeeded: bool,
+        steps: Vec<Step>,
+    },
     Attached(Vec<Bytes>),
     /// Stands alone.
     Refused(Refusal),
@@ -249,11 +252,7 @@ impl Run<'_> {
         path.ops.iter().map(|op| self.step(op, &mut inner)).collect()
     }
 
-    fn step<'p>(
-        &mut self,
-        op: &Op,
-        inner: &mut impl Iterator<Item = &'p Path<'p>>,
-    ) -> Result<Step, Stop> {
+    fn step<'p>(&mut self, op: &Op, inner: &mut impl Iterator<Item = &'p Path<'p>>) -> Result<Step, Stop> {
         Ok(match op {
             Op::Put { key, value } => Step::Put(self.put(key, Some(value), Some(LeaseId::NONE))?),
             Op::Write { key, value, lease } => Step::Put(self.put(key, value.as_ref(), *lease)?),
@@ -266,7 +265,7 @@ impl Run<'_> {
                 None => Step::Txn { succeeded: false, steps: Vec::new() },
             },
             Op::Revoke { lease } => Step::Deleted(self.revoke(*lease)?),
-            Op::Attached { lease } => Step::Attached(self.state.attached(*lease)?),
+            Op::Attached { lease } => Step::Attached(self.attached(*lease)?),
         })
     }
 
@@ -380,10 +379,20 @@ impl Run<'_> {
     /// Keys that live in memory only are not this transaction's to delete: the log could not
     /// repeat it.
     fn revoke(&mut self, lease: LeaseId) -> Result<Vec<Arc<Record>>, StorageError> {
-        let mut keys = self.state.attached(lease)?;
-        keys.retain(|key| !self.state.is_volatile(key) && !self.written.contains_key(key));
+        let mut keys = self.attached(lease)?;
+        keys.retain(|key| !self.state.is_volatile(key));
         keys.push(lease.key());
         self.delete_all(&keys)
+    }
+
+    /// The keys that are attached to a lease at this step, in order.
+    fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, StorageError> {
+        let mut keys = self.state.attached(lease)?;
+        keys.retain(|key| !self.written.contains_key(key));
+        let own = self.written.values().filter(|record| record.kind == Kind::Leased(lease));
+        keys.extend(own.map(|record| record.key.clone()));
+        keys.sort_unstable();
+        Ok(keys)
     }
 
     fn next_pos(&self) -> Pos {

@@ -234,11 +234,8 @@ mod tests {
 
     #[test]
     fn kinds_keep_their_stored_form() {
-        let table = [
-            (Kind::Put, vec![0]),
-            (Kind::Tombstone, vec![1]),
-            (Kind::Leased(LeaseId(-1)), vec![2, 1]),
-        ];
+        let table =
+            [(Kind::Put, vec![0]), (Kind::Tombstone, vec![1]), (Kind::Leased(LeaseId(-1)), vec![2, 1])];
         for (kind, bytes) in table {
             assert_eq!(postcard::to_allocvec(&kind).unwrap(), bytes, "{kind:?}");
         }

@@ -122,6 +122,22 @@ pub(crate) fn size(txn: &Txn) -> usize {
     compares + ops(&txn.success) + ops(&txn.failure)
 }
 
+/// At most what a transaction takes in the log.
+pub(crate) fn logged_size(txn: &Txn) -> usize {
+    // Discriminants, lengths and numbers; at most a range with its revision and limit.
+    const PER_ITEM: usize = 40;
+    size(txn) + items(txn) * PER_ITEM + crate::wal::Wal::RECORD_OVERHEAD + 32
+}
+
+/// Compares and steps, those of inner transactions included.
+fn items(txn: &Txn) -> usize {
+    let inner = txn.success.iter().chain(&txn.failure).map(|op| match op {
+        Op::Txn(inner) => items(inner),
+        _ => 0,
+    });
+    txn.compares.len() + txn.success.len() + txn.failure.len() + inner.sum::<usize>()
+}
+
 /// Whether any of the steps may change something.
 pub(crate) fn writes(ops: &[Op]) -> bool {
     ops.iter().any(|op| match op {

@@ -36,8 +36,7 @@ impl LeaseService {
 
 #[tonic::async_trait]
 impl Lease for LeaseService {
-    type LeaseKeepAliveStream =
-        Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+    type LeaseKeepAliveStream = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
 
     async fn lease_grant(
         &self,
@@ -101,11 +100,8 @@ impl Lease for LeaseService {
             return Ok(Response::new(gone));
         };
         let remaining = lessor.remaining(lease).map_or(granted_ttl, |left| left.as_secs().cast_signed());
-        let keys = if keys {
-            lessor.keys(lease).await.map_err(|error| self.refused(&error))?
-        } else {
-            Vec::new()
-        };
+        let keys =
+            if keys { lessor.keys(lease).await.map_err(|error| self.refused(&error))? } else { Vec::new() };
         Ok(Response::new(LeaseTimeToLiveResponse { header, id, ttl: remaining, granted_ttl, keys }))
     }
 
@@ -113,8 +109,7 @@ impl Lease for LeaseService {
         &self,
         _: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        let (leases, revision) =
-            self.context.lessor.leases().await.map_err(|error| self.refused(&error))?;
+        let (leases, revision) = self.context.lessor.leases().await.map_err(|error| self.refused(&error))?;
         let leases = leases.into_iter().map(|lease| LeaseStatus { id: lease.0 }).collect();
         Ok(Response::new(LeaseLeasesResponse { header: Some(self.context.header(revision)), leases }))
     }

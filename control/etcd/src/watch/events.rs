@@ -29,24 +29,21 @@ impl Wants {
 
     /// The event as the wire has it, if it is wanted and not the cluster's own.
     pub(super) fn message(self, event: WatchEvent) -> Option<Event> {
-        let previous = |previous: Option<sampan_store::KeyValue>| {
-            previous.filter(|_| self.previous).map(range::message)
-        };
+        let previous =
+            |previous: Option<sampan_store::KeyValue>| previous.filter(|_| self.previous).map(range::message);
         match event {
-            WatchEvent::Put { kv, previous: before } if self.puts && !keys::is_hidden(&kv.key) => Some(Event {
-                r#type: EventType::Put.into(),
-                kv: Some(range::message(kv)),
-                prev_kv: previous(before),
-            }),
+            WatchEvent::Put { kv, previous: before } if self.puts && !keys::is_hidden(&kv.key) => {
+                Some(Event {
+                    r#type: EventType::Put.into(),
+                    kv: Some(range::message(kv)),
+                    prev_kv: previous(before),
+                })
+            }
             WatchEvent::Delete { key, revision, previous: before }
                 if self.deletes && !keys::is_hidden(&key) =>
             {
                 let kv = KeyValue { key, mod_revision: number(revision.0), ..KeyValue::default() };
-                Some(Event {
-                    r#type: EventType::Delete.into(),
-                    kv: Some(kv),
-                    prev_kv: previous(before),
-                })
+                Some(Event { r#type: EventType::Delete.into(), kv: Some(kv), prev_kv: previous(before) })
             }
             _ => None,
         }
@@ -92,8 +89,10 @@ mod tests {
             kv: Some(KeyValue { value: Bytes::from(vec![1; size]), ..KeyValue::default() }),
             ..Event::default()
         };
-        let response =
-            |sizes: &[usize]| WatchResponse { events: sizes.iter().map(|size| event(*size)).collect(), ..WatchResponse::default() };
+        let response = |sizes: &[usize]| WatchResponse {
+            events: sizes.iter().map(|size| event(*size)).collect(),
+            ..WatchResponse::default()
+        };
         // sizes, events of each fragment
         let table: [(&[usize], &[usize]); 4] =
             [(&[10, 10], &[2]), (&[2000], &[1]), (&[400, 400, 400], &[2, 1]), (&[10, 2000, 10], &[1, 1, 1])];

@@ -140,7 +140,9 @@ impl Session {
         };
         if let Some(why) = refused {
             let cancel_reason = why.to_owned();
-            return self.send(WatchResponse { watch_id: NO_WATCH, canceled: true, cancel_reason, ..created }).await;
+            return self
+                .send(WatchResponse { watch_id: NO_WATCH, canceled: true, cancel_reason, ..created })
+                .await;
         }
         let id = self.name(request.watch_id);
         self.send(WatchResponse { watch_id: id, ..created }).await?;
@@ -177,11 +179,8 @@ impl Session {
         self.next_token += 1;
         let Some(watched) = self.watches.get_mut(&id) else { return Ok(()) };
         watched.token = token;
-        let request = StoreWatch {
-            start: watched.key.clone(),
-            end: watched.end.clone(),
-            from: Revision(watched.next),
-        };
+        let request =
+            StoreWatch { start: watched.key.clone(), end: watched.end.clone(), from: Revision(watched.next) };
         match self.context.storage.watch(request).await {
             Ok(stream) => {
                 let updates = stream.map(move |batch| Update { watch: id, token, batch });

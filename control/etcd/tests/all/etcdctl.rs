@@ -14,8 +14,10 @@ struct Ctl {
 }
 
 impl Ctl {
+    /// Without a scheme: where it stands, etcdctl 3.4 sends it to single members as part of the
+    /// host's name, which HTTP/2 does not allow.
     fn new(address: SocketAddr) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), endpoint: format!("--endpoints=http://{address}") }
+        Self { dir: tempfile::tempdir().unwrap(), endpoint: format!("--endpoints={address}") }
     }
 
     fn run(&self, args: &[&str]) -> (bool, String) {
@@ -67,8 +69,9 @@ async fn commands_print_what_they_print_of_etcd() {
             // Names, times and lease ids differ.
             let said = (said.0, said.1.replace(ctl.endpoint.trim_start_matches("--endpoints="), "ENDPOINT"));
             let cut = said.1.split("took =").next().unwrap_or_default().to_owned();
-            let cut = if args[1] == "grant" { cut.replacen(char::is_alphanumeric, "", 0) } else { cut };
-            let words = cut.split_whitespace().filter(|word| word.len() != 16 && !word.starts_with('{'));
+            // What its client logs is no answer.
+            let lines = cut.lines().filter(|line| !line.starts_with('{'));
+            let words = lines.flat_map(str::split_whitespace).filter(|word| word.len() != 16);
             (said.0, words.map(str::to_owned).collect::<Vec<_>>())
         };
         assert_eq!(same(our, &ours), same(their, &theirs), "etcdctl {}", args.join(" "));
@@ -151,6 +154,7 @@ async fn etcdctl_looks_after_the_store() {
     let fresh = sampan_store::MemoryStore::new();
     let mut content = content;
     sampan_store::Storage::restore(&fresh, &mut content).await.unwrap();
-    let found = sampan_store::Storage::range(&fresh, sampan_store::RangeRequest::key("/registry/a")).await.unwrap();
+    let found =
+        sampan_store::Storage::range(&fresh, sampan_store::RangeRequest::key("/registry/a")).await.unwrap();
     assert_eq!(found.kvs[0].value, "two");
 }

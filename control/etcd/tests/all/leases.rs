@@ -102,7 +102,7 @@ async fn a_lease_that_nobody_keeps_takes_its_keys_with_it_at_once() {
     let clients = clients(ours.address).await;
     assert_eq!(clients.grant(5, 1).await.unwrap().ttl, 2, "no lease is shorter than an election");
     let begun = Instant::now();
-    let mut watching = clients.watching().await;
+    let mut watching = clients.watching();
     let watch = pb::WatchCreateRequest { key: key("k"), range_end: key("l"), ..Default::default() };
     watching.create(watch).await;
     for name in ["k1", "k2", "k3"] {
@@ -151,7 +151,7 @@ async fn a_lease_lives_while_it_is_kept_alive() {
     requests.send(pb::LeaseKeepAliveRequest { id: lease }).await.unwrap();
     assert_eq!(answers.next().await.unwrap().unwrap().ttl, 0, "it is over");
     // Nor is anything left of it in the store.
-    let left = || ours.storage.range(sampan_store::RangeRequest::prefix("/sampan/"));
+    let left = || ours.storage.range(sampan_store::RangeRequest::prefix(sampan_etcd::RENEWALS));
     let begun = Instant::now();
     while !left().await.unwrap().kvs.is_empty() {
         assert!(begun.elapsed() < PATIENCE, "{:?}", left().await);

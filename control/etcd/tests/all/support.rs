@@ -13,12 +13,12 @@ use sampan_etcd::proto::etcdserverpb::lease_client::LeaseClient;
 use sampan_etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use sampan_etcd::proto::etcdserverpb::watch_client::WatchClient;
 use sampan_etcd::{ClusterView, EtcdServer, Lessor, Listener, Options, Security, Standalone};
-use sampan_store::{MemoryStore, Storage};
+use sampan_store::{MemoryStore, Op, Storage, Txn};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
 
 /// How long anything may take on a machine under load.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +35,11 @@ pub async fn ours() -> Ours {
 }
 
 pub async fn ours_with(storage: Arc<dyn Storage>, view: Arc<dyn ClusterView>, options: Options) -> Ours {
+    // As etcd, a store in use begins with revision 1 at least.
+    if storage.revision().0 == 0 {
+        let first = Op::Put { key: key("/sampan/first"), value: Bytes::new() };
+        storage.txn(Txn { success: vec![first], ..Txn::default() }).await.unwrap();
+    }
     let stop = CancellationToken::new();
     let lessor = Lessor::new(Arc::clone(&storage), Arc::clone(&view));
     let running = Arc::clone(&lessor);
@@ -168,9 +173,32 @@ impl Clients {
         listed.into_inner().leases.iter().map(|lease| lease.id).collect()
     }
 
-    pub async fn watching(&self) -> Watching {
+    pub fn watching(&self) -> Watching {
+        self.watching_with(|_| {})
+    }
+
+    /// A stream of watches, whose request was prepared.
+    pub fn watching_with(
+        &self,
+        prepare: impl FnOnce(&mut tonic::Request<ReceiverStream<pb::WatchRequest>>),
+    ) -> Watching {
         let (requests, stream) = mpsc::channel(64);
-        let answers = self.watch.clone().watch(ReceiverStream::new(stream)).await.unwrap().into_inner();
+        let mut request = tonic::Request::new(ReceiverStream::new(stream));
+        prepare(&mut request);
+        let mut client = self.watch.clone();
+        let (forward, answers) = mpsc::channel(1);
+        // In the background: etcd does not even begin its answer before there is something to say.
+        tokio::spawn(async move {
+            let mut answers = match client.watch(request).await {
+                Ok(answers) => answers.into_inner(),
+                Err(status) => return drop(forward.send(Err(status)).await),
+            };
+            while let Some(answer) = answers.message().await.transpose() {
+                if forward.send(answer).await.is_err() {
+                    return;
+                }
+            }
+        });
         Watching { requests, answers }
     }
 }
@@ -178,7 +206,7 @@ impl Clients {
 /// A stream of watches.
 pub struct Watching {
     pub requests: mpsc::Sender<pb::WatchRequest>,
-    pub answers: Streaming<pb::WatchResponse>,
+    pub answers: mpsc::Receiver<Result<pb::WatchResponse, Status>>,
 }
 
 impl Watching {
@@ -208,8 +236,8 @@ impl Watching {
     }
 
     pub async fn next(&mut self) -> Result<pb::WatchResponse, Status> {
-        let answer = tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("an answer in time");
-        answer.map(|answer| answer.expect("the stream goes on"))
+        let answer = tokio::time::timeout(PATIENCE, self.answers.recv()).await.expect("an answer in time");
+        answer.expect("the stream goes on")
     }
 
     /// The next so many events.

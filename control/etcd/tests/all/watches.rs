@@ -8,10 +8,10 @@ use sampan_etcd::Options;
 use sampan_etcd::proto::etcdserverpb as pb;
 use sampan_etcd::proto::mvccpb::{Event, event::EventType};
 use sampan_store::{MemoryStore, Op, Txn};
-use tonic::{Code, Request};
+use tonic::Code;
 
 use crate::leases::Fickle;
-use crate::support::{Watching, clients, end_of, key, ours, ours_with};
+use crate::support::{clients, end_of, key, ours, ours_with};
 
 fn watch(prefix: &str) -> pb::WatchCreateRequest {
     pb::WatchCreateRequest { key: key(prefix), range_end: end_of(prefix), ..Default::default() }
@@ -34,7 +34,7 @@ fn shown(events: &[Event]) -> Vec<String> {
 async fn watches_of_a_stream_have_names_of_their_own() {
     let ours = ours().await;
     let clients = clients(ours.address).await;
-    let mut watching = clients.watching().await;
+    let mut watching = clients.watching();
     assert_eq!(watching.create(watch("a")).await.watch_id, 0);
     assert_eq!(watching.create(pb::WatchCreateRequest { watch_id: 2, ..watch("b") }).await.watch_id, 2);
     assert_eq!(watching.create(watch("c")).await.watch_id, 1);
@@ -65,7 +65,7 @@ async fn a_watch_gets_what_it_asked_for() {
     let last = clients.put_text("b", "3").await;
 
     let events = async |request: pb::WatchCreateRequest, count: usize| {
-        let mut watching = clients.watching().await;
+        let mut watching = clients.watching();
         watching.create(request).await;
         watching.events(count).await
     };
@@ -79,7 +79,7 @@ async fn a_watch_gets_what_it_asked_for() {
     let before: Vec<_> = events(previous, 4).await.into_iter().map(|event| event.prev_kv).collect();
     let values: Vec<_> = before.iter().map(|kv| kv.as_ref().map(|kv| &*kv.value)).collect();
     assert_eq!(values, [None, Some(&b"1"[..]), Some(b"2"), None]);
-    let mut ahead = clients.watching().await;
+    let mut ahead = clients.watching();
     ahead.create(pb::WatchCreateRequest { start_revision: last + 2, ..all }).await;
     clients.put_text("c", "too early").await;
     clients.put_text("c", "in time").await;
@@ -92,7 +92,7 @@ async fn events_of_several_watches_come_in_the_order_of_their_revisions() {
     const WRITES: usize = 400;
     let ours = ours().await;
     let clients = clients(ours.address).await;
-    let mut watching = clients.watching().await;
+    let mut watching = clients.watching();
     for prefix in ["/registry/a/b/c/", "/registry/d/e/f/", "/registry/", "/registry/a/b/c/3"] {
         watching.create(watch(prefix)).await;
     }
@@ -128,7 +128,7 @@ async fn events_of_several_watches_come_in_the_order_of_their_revisions() {
 async fn progress_is_told_when_asked_for_and_only_when_it_is_made() {
     let ours = ours().await;
     let clients = clients(ours.address).await;
-    let mut watching = clients.watching().await;
+    let mut watching = clients.watching();
     watching.ask_progress().await;
     assert_eq!(watching.answer().await.watch_id, -1, "without a watch there is nothing to wait for");
     watching.create(watch("a")).await;
@@ -154,7 +154,7 @@ async fn quiet_watches_are_told_of_progress_now_and_then() {
     let options = Options { progress_interval: Duration::from_millis(300), ..Options::default() };
     let ours = ours_with(Arc::new(MemoryStore::new()), Fickle::new(true), options).await;
     let clients = clients(ours.address).await;
-    let mut watching = clients.watching().await;
+    let mut watching = clients.watching();
     watching.create(watch("quiet and not interested")).await;
     watching.create(pb::WatchCreateRequest { progress_notify: true, ..watch("a") }).await;
     let wrote = clients.put_text("z", "v").await;
@@ -178,14 +178,15 @@ async fn large_answers_are_cut_for_those_who_ask() {
         ours.storage.txn(Txn { success: vec![put(name)], ..Txn::default() }).await.unwrap();
     }
     let revision = ours.storage.revision().0 as i64;
-    let ops = vec![Op::Delete { key: key("a1"), end: None }, Op::Delete { key: key("a2"), end: None }, put("a3")];
+    let ops =
+        vec![Op::Delete { key: key("a1"), end: None }, Op::Delete { key: key("a2"), end: None }, put("a3")];
     ours.storage.txn(Txn { success: ops, ..Txn::default() }).await.unwrap();
     let request = pb::WatchCreateRequest { start_revision: revision + 1, prev_kv: true, ..watch("a") };
-    let mut whole = clients.watching().await;
+    let mut whole = clients.watching();
     whole.create(request.clone()).await;
     let answer = whole.answer().await;
     assert_eq!((answer.events.len(), answer.fragment), (3, false));
-    let mut cut = clients.watching().await;
+    let mut cut = clients.watching();
     cut.create(pb::WatchCreateRequest { fragment: true, ..request }).await;
     let parts = [cut.answer().await, cut.answer().await];
     assert_eq!(parts.each_ref().map(|part| part.fragment), [true, false]);
@@ -198,7 +199,7 @@ async fn a_slow_client_misses_nothing() {
     const WRITES: usize = 12_000;
     let ours = ours().await;
     let clients = clients(ours.address).await;
-    let mut watching = clients.watching().await;
+    let mut watching = clients.watching();
     watching.create(watch("a")).await;
     let value = bytes::Bytes::from(vec![b'x'; 256]);
     for _ in 0..WRITES {
@@ -214,8 +215,10 @@ async fn a_slow_client_misses_nothing() {
 async fn the_clusters_own_keys_are_not_shown() {
     let ours = ours().await;
     let clients = clients(ours.address).await;
-    let mut watching = clients.watching().await;
-    watching.create(pb::WatchCreateRequest { key: key("\0"), range_end: key("\0"), ..Default::default() }).await;
+    let mut watching = clients.watching();
+    watching
+        .create(pb::WatchCreateRequest { key: key("\0"), range_end: key("\0"), ..Default::default() })
+        .await;
     let put = Op::Put { key: key("/sampan/tokens/x"), value: key("secret") };
     ours.storage.txn(Txn { success: vec![put], ..Txn::default() }).await.unwrap();
     clients.grant(4, 60).await.unwrap();
@@ -229,21 +232,19 @@ async fn streams_that_want_a_leader_end_without_one() {
     let options = Options { leader_patience: Duration::from_millis(200), ..Options::default() };
     let ours = ours_with(Arc::new(MemoryStore::new()), view.clone(), options).await;
     let clients = clients(ours.address).await;
-    let open = async || {
-        let (requests, stream) = tokio::sync::mpsc::channel(4);
-        let mut request = Request::new(tokio_stream::wrappers::ReceiverStream::new(stream));
-        request.metadata_mut().insert("hasleader", "true".parse().unwrap());
-        let answers = clients.watch.clone().watch(request).await?.into_inner();
-        Ok::<_, tonic::Status>(Watching { requests, answers })
+    let open = || {
+        clients.watching_with(|request| {
+            request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+        })
     };
-    let mut wants = open().await.unwrap();
+    let mut wants = open();
     wants.create(watch("a")).await;
-    let mut does_not_mind = clients.watching().await;
+    let mut does_not_mind = clients.watching();
     does_not_mind.create(watch("a")).await;
     view.nobody_leads();
     let ended = wants.next().await.unwrap_err();
     assert_eq!((ended.code(), ended.message()), (Code::Unavailable, "etcdserver: no leader"));
-    assert_eq!(open().await.err().map(|status| status.code()), Some(Code::Unavailable));
+    assert_eq!(open().next().await.unwrap_err().code(), Code::Unavailable);
     clients.put_text("a", "v").await;
     does_not_mind.events(1).await;
 }
