@@ -30,6 +30,7 @@ async fn a_member_that_was_removed_is_told_so() {
     put(&*cluster.store(asked), "a", "2").await.unwrap();
     assert_eq!(cluster.leader_of(&[leader]).await, leader);
     // And it can be taken in again.
+    drop(store);
     cluster.crash(gone).await;
     cluster.start(gone, Start::Join).await;
     let again = cluster.nodes[gone].member.clone();
