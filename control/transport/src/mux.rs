@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::frame;
@@ -169,8 +170,14 @@ pub(crate) struct MuxWrite {
     _lease: Arc<Lease>,
 }
 
-/// Starts to multiplex; `io` has been authenticated.
-pub(crate) fn start<S>(io: S, side: Side, remote: SocketAddr, settings: Settings) -> Handle
+/// Starts to multiplex, in two tasks of `tasks`; `io` has been authenticated.
+pub(crate) fn start<S>(
+    io: S,
+    side: Side,
+    remote: SocketAddr,
+    settings: Settings,
+    tasks: &TaskTracker,
+) -> Handle
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -199,8 +206,8 @@ where
         side,
         state: Arc::clone(&state),
     };
-    tokio::spawn(drive(driver));
-    tokio::spawn(converse(control, settings, Arc::clone(&state)));
+    tasks.spawn(drive(driver));
+    tasks.spawn(converse(control, settings, Arc::clone(&state)));
     Handle(Arc::new(Shared {
         state,
         opens,
@@ -496,7 +503,7 @@ mod tests {
     }
 
     fn begin(io: DuplexStream, side: Side, max_streams: u32) -> Handle {
-        start(io, side, "127.0.0.1:1".parse().unwrap(), settings(max_streams))
+        start(io, side, "127.0.0.1:1".parse().unwrap(), settings(max_streams), &TaskTracker::new())
     }
 
     fn pair(max_streams: u32) -> (Handle, Handle) {

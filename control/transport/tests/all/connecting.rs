@@ -213,3 +213,16 @@ async fn an_endpoint_that_cannot_be_is_refused() {
     let error = Endpoint::bind(restless).unwrap_err();
     assert!(matches!(error, TransportError::Settings(_)), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_machine_that_only_dials_does_not_answer() {
+    let authority = Authority::new("machines");
+    let credentials = |role, name| Machine::new(role, name).credentials(&authority, &[&authority]);
+    let mut quick = config(credentials(Role::Server, "one"));
+    quick.handshake_timeout = Duration::from_millis(700);
+    let server = Endpoint::bind(quick).unwrap();
+    let node = Endpoint::bind_dialler(config(credentials(Role::Node, "edge"))).unwrap();
+    let back = Target { role: Role::Node, ..target(node.local_address()) };
+    assert!(server.connect(&back).await.unwrap_err().is_unreachable());
+    node.connect(&target(server.local_address())).await.unwrap();
+}
