@@ -33,6 +33,7 @@ mod watch;
 pub use disk::{Disk, DiskFaults, DiskOp};
 pub use durable::{Compaction, DurableConfig, DurableStore, OpenError, Stats};
 pub use memory::MemoryStore;
+pub use snapshot::{SnapshotCheck, SnapshotFault, SnapshotInfo};
 pub use storage::{Storage, StorageError, WatchStream};
 pub use txn::MAX_TXN_BYTES;
 pub use types::{
