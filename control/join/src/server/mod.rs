@@ -7,6 +7,7 @@
 mod authorities;
 mod enrollment;
 mod identities;
+mod limiter;
 mod members;
 mod records;
 mod routes;
@@ -28,6 +29,7 @@ use crate::client::Joined;
 use crate::wire::{CreatedToken, NewToken, RotationStatus};
 use crate::{JoinError, Membership, TokenRole};
 use identities::Identities;
+use limiter::Limiter;
 use records::Records;
 use tokens::Tokens;
 
@@ -94,6 +96,7 @@ pub(crate) struct Inner {
     tokens: Tokens,
     identities: Identities,
     records: Records,
+    strangers: Limiter,
 }
 
 /// The server's side of joining. Cheap to clone.
@@ -110,6 +113,7 @@ impl JoinService {
             tokens: Tokens::new(records.clone()),
             identities: Identities::new(records.clone()),
             records,
+            strangers: Limiter::new(),
             config,
         };
         Self { inner: Arc::new(inner) }
