@@ -301,8 +301,9 @@ impl Core {
         revision
     }
 
-    /// A leader begins; returns the revision.
-    pub(crate) fn reign(&self, cluster: ClusterId, skip: bool) -> u64 {
+    /// A leader begins; returns the revision. `again` where it began before a restart: what it had
+    /// in memory is gone.
+    pub(crate) fn reign(&self, cluster: ClusterId, skip: bool, again: bool) -> u64 {
         let revision = {
             let mut state = self.state.write();
             let position = &mut state.position;
@@ -311,7 +312,7 @@ impl Core {
             }
             position.revision = position.revision.max(position.reserved) + u64::from(skip);
             let revision = position.revision;
-            if skip && !state.volatile_whole {
+            if skip && !again && !state.volatile_whole {
                 state.volatile_oldest = revision;
                 state.volatile_whole = true;
             }

@@ -33,7 +33,7 @@ pub struct Leadership {
 
 impl Core {
     /// Waits until this member serves as the leader.
-    pub(super) async fn reigning(&self) -> Result<(), LocalError> {
+    pub(crate) async fn reigning(&self) -> Result<(), LocalError> {
         let now = *self.leadership.borrow();
         if now.mine {
             return Ok(());
@@ -108,6 +108,15 @@ async fn begin(core: &Arc<Core>, term: u64) -> bool {
     let full = match core.write(Command::Reign { cluster, skip }).await {
         Ok(_) => {
             volatile_sync::on_reign(core).await;
+            let still = {
+                let metrics = core.raft.server_metrics();
+                let now = metrics.borrow_watched();
+                now.current_leader == Some(core.id) && now.vote.leader_id.term == term
+            };
+            if !still {
+                // Somebody else brought it to its end; what follows says who.
+                return true;
+            }
             let leader = Some(core.id);
             core.leadership.send_replace(Leadership { leader, term, mine: true, full: false });
             tracing::info!(term, cluster = %core.cluster(), "this member leads");
