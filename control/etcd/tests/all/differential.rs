@@ -1,7 +1,10 @@
 //! The same random requests to our server and to a real etcd: every answer, every refusal and
 //! every event must be the same, revisions being counted by each in its own way.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use sampan_etcd::proto::etcdserverpb as pb;
@@ -9,9 +12,11 @@ use sampan_etcd::proto::etcdserverpb::compare::{CompareResult, CompareTarget, Ta
 use sampan_etcd::proto::etcdserverpb::request_op::Request;
 use sampan_etcd::proto::etcdserverpb::response_op::Response;
 use sampan_etcd::proto::mvccpb;
+use sampan_etcd::{Options, Standalone};
+use sampan_store::{MemoryStore, Storage};
 use tonic::Status;
 
-use crate::support::{Clients, Watching, clients, ours, theirs};
+use crate::support::{Clients, Watching, clients, on_disk, ours_with, theirs};
 
 /// Requests one case makes, and cases; `SAMPAN_FUZZ_CASES` for longer runs, `SAMPAN_FUZZ_SEED` for others.
 const STEPS: usize = 40;
@@ -491,12 +496,15 @@ fn number_from(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Seeded: the same requests every time. The first difference is printed; both go on from where they are, so
-/// nothing is shrunk.
-#[test]
-fn random_requests_are_answered_as_etcd_answers_them() {
+/// Seeded: the same requests every time. The first difference is printed; both go on from where
+/// they are, so nothing is shrunk.
+fn compare_with_etcd(storage: impl FnOnce(&std::path::Path) -> BoxFuture<'_, Arc<dyn Storage>>) {
+    let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (ours, theirs) = runtime.block_on(async { (ours().await, theirs().await) });
+    let (ours, theirs) = runtime.block_on(async {
+        let storage = storage(dir.path()).await;
+        (ours_with(storage, Arc::new(Standalone), Options::default()).await, theirs().await)
+    });
     let (mut both, our_events, their_events) = runtime.block_on(async {
         let both = Both::new(clients(ours.address).await, clients(theirs.address).await).await;
         let watch = || pb::WatchCreateRequest {
@@ -514,8 +522,7 @@ fn random_requests_are_answered_as_etcd_answers_them() {
     let seed = number_from("SAMPAN_FUZZ_SEED", 1);
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config =
-        ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 0, ..Default::default() };
+    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 0, ..Default::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let steps = prop::collection::vec(step(), 1..STEPS);
     let cell = std::cell::RefCell::new(&mut both);
@@ -531,4 +538,14 @@ fn random_requests_are_answered_as_etcd_answers_them() {
         panic!("SAMPAN_FUZZ_SEED={seed}: {error}");
     }
     runtime.block_on(same_events(&both, our_events, their_events));
+}
+
+#[test]
+fn random_requests_are_answered_as_etcd_answers_them() {
+    compare_with_etcd(|_| Box::pin(async { Arc::new(MemoryStore::new()) as Arc<dyn Storage> }));
+}
+
+#[test]
+fn random_requests_over_the_store_on_disk_are_too() {
+    compare_with_etcd(|dir| Box::pin(on_disk(dir, &[])));
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 
-use crate::support::{Clients, PATIENCE, clients, key, ours, ours_with, prefix};
+use crate::support::{Clients, PATIENCE, clients, key, on_disk, ours, ours_with, prefix};
 
 /// A member whose leadership comes and goes as the test says.
 pub struct Fickle(pub watch::Sender<Leadership>);
@@ -189,4 +189,35 @@ async fn leases_outlive_the_server() {
     let found = after.time_to_live(9).await;
     assert_eq!((found.granted_ttl, found.keys), (3, vec![key("k")]));
     until_gone(&after, Instant::now()).await;
+}
+
+/// Events live in memory only, and API servers give them leases.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_take_keys_in_memory_with_them_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = on_disk(dir.path(), &["kv/", sampan_etcd::RENEWALS]).await;
+    let ours = ours_with(storage, Fickle::new(true), Options::default()).await;
+    let clients = clients(ours.address).await;
+    for revoked in [true, false] {
+        clients.grant(5, 2).await.unwrap();
+        for name in ["kv/event", "kv/other", "kd"] {
+            attach(&clients, name, 5).await;
+        }
+        attach(&clients, "kv/other", 0).await;
+        assert_eq!(clients.time_to_live(5).await.keys, ["kd", "kv/event"]);
+        if revoked {
+            clients.revoke(5).await.unwrap();
+        }
+        let begun = Instant::now();
+        while names(&clients).await != ["kv/other"] {
+            assert!(!revoked, "they are gone when the answer comes");
+            assert!(begun.elapsed() < PATIENCE, "{:?}", names(&clients).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let refused = clients.put(pb::PutRequest { key: key("kv/late"), lease: 5, ..Default::default() }).await;
+    assert_eq!(refused.unwrap_err().message(), "etcdserver: requested lease not found");
+    let both = pb::DeleteRangeRequest { key: key("k"), range_end: key("l"), ..Default::default() };
+    let refused = clients.delete(both).await.unwrap_err();
+    assert!(refused.message().contains("mixes keyspaces"), "{refused:?}");
 }

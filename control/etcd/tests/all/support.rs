@@ -13,7 +13,8 @@ use sampan_etcd::proto::etcdserverpb::lease_client::LeaseClient;
 use sampan_etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use sampan_etcd::proto::etcdserverpb::watch_client::WatchClient;
 use sampan_etcd::{ClusterView, EtcdServer, Lessor, Listener, Options, Security, Standalone};
-use sampan_store::{MemoryStore, Op, Storage, Txn};
+use sampan_raft::{Member, NoPeers, RaftConfig, RaftStore, Start};
+use sampan_store::{DurableConfig, MemoryStore, Op, Storage, Txn};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -50,6 +51,15 @@ pub async fn ours_with(storage: Arc<dyn Storage>, view: Arc<dyn ClusterView>, op
     let server = EtcdServer::new(Arc::clone(&storage), view, lessor, options);
     tokio::spawn(server.serve(listener, stop.clone()));
     Ours { address, storage, _stop: stop.drop_guard() }
+}
+
+/// The store that servers have, on disk; `volatile` begins the keys that live in memory only.
+pub async fn on_disk(dir: &Path, volatile: &[&str]) -> Arc<dyn Storage> {
+    let mut config = DurableConfig::new(dir);
+    config.volatile_prefixes = volatile.iter().map(|prefix| key(prefix)).collect();
+    let member = Member { id: 7, name: "alone".into(), addresses: Vec::new(), key: [7; 32] };
+    let config = RaftConfig::new(config, member);
+    RaftStore::open(config, Start::Bootstrap, Arc::new(NoPeers)).await.unwrap()
 }
 
 /// Debian's etcd; it is killed when this is dropped.
