@@ -21,7 +21,7 @@ const OURS: [&str; 10] =
 pub(crate) fn choose(mode: Mode, given: Option<PathBuf>) -> Result<PathBuf, CommandError> {
     let path = match (given, mode) {
         (Some(path), _) => path,
-        (None, Mode::Server) => PathBuf::from("/var/lib/sampan"),
+        (None, Mode::Server | Mode::Agent) => PathBuf::from("/var/lib/sampan"),
         (None, Mode::Dev) => user_data_home()?.join("sampan"),
     };
     std::path::absolute(&path).doing(|| format!("data directory {}", path.display()))

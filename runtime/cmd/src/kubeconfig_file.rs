@@ -21,7 +21,7 @@ pub(crate) fn write(settings: &Settings, url: &str, text: &str) -> Result<(), Co
         std::fs::create_dir_all(directory).doing(cannot)?;
     }
     replace(path, text, settings.kubeconfig_mode).doing(cannot)?;
-    let note = settings.data_dir.join(SERVER_FILE);
+    let note = settings.node.data_dir.join(SERVER_FILE);
     replace(&note, url, 0o600).doing(|| format!("{} cannot be written", note.display()))
 }
 
