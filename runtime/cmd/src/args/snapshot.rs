@@ -13,8 +13,9 @@ pub(crate) struct SnapshotTargetArgs {
     #[arg(long, value_name = "CRON")]
     pub(crate) snapshot_schedule: Option<String>,
     /// How many scheduled snapshots to keep
-    #[arg(long, value_name = "COUNT", default_value_t = 5)]
-    pub(crate) snapshot_retention: u32,
+    /// [default: 5]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) snapshot_retention: Option<String>,
     /// Where scheduled snapshots go [default: snapshots in the data directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) snapshot_dir: Option<PathBuf>,
@@ -34,18 +35,21 @@ pub(crate) struct S3Args {
     /// URL of the S3-compatible service [default: AWS']
     #[arg(long, value_name = "URL")]
     pub(crate) snapshot_s3_endpoint: Option<String>,
-    /// Region of the bucket
-    #[arg(long, value_name = "REGION", default_value = "us-east-1")]
-    pub(crate) snapshot_s3_region: String,
+    /// Region of the bucket [default: us-east-1]
+    #[arg(long, value_name = "REGION")]
+    pub(crate) snapshot_s3_region: Option<String>,
     /// Folder within the bucket
     #[arg(long, value_name = "FOLDER")]
     pub(crate) snapshot_s3_folder: Option<String>,
-    /// Access key
-    #[arg(long, env = "AWS_ACCESS_KEY_ID", hide_env_values = true, value_name = "KEY")]
+    /// Access key [default: the variable AWS_ACCESS_KEY_ID]
+    #[arg(long, value_name = "KEY")]
     pub(crate) snapshot_s3_access_key: Option<String>,
-    /// Secret key
-    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "KEY")]
+    /// Secret key [default: the variable AWS_SECRET_ACCESS_KEY]
+    #[arg(long, value_name = "KEY", conflicts_with = "snapshot_s3_secret_key_file")]
     pub(crate) snapshot_s3_secret_key: Option<String>,
+    /// A file that holds the secret key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot_s3_secret_key_file: Option<PathBuf>,
     /// Authority that signs the service's certificate, PEM
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot_s3_ca: Option<PathBuf>,

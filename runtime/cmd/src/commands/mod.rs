@@ -30,7 +30,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CommandError> {
 }
 
 /// Writes to standard output; a reader that has gone away is no error.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     // Nobody is left to tell if this fails.
