@@ -16,7 +16,7 @@ use crate::types::{Member, MemberId, StoredMembership, TypeConfig};
 use crate::wire::{Kind, LogPosition, Open, Refusal, WIRE_NEWEST, WIRE_OLDEST, convert};
 
 /// The part of Raft's metrics that this follows.
-type Metrics = openraft::alias::WatchReceiverOf<TypeConfig, openraft::RaftServerMetrics<TypeConfig>>;
+type Metrics = openraft::alias::WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>;
 
 /// A cluster's id where it is not known yet.
 pub(crate) const NO_CLUSTER: u64 = 0;

@@ -58,6 +58,11 @@ impl Forwarder {
         Self { directory, peers, lane: AsyncMutex::new(None) }
     }
 
+    /// The way to everybody.
+    pub(crate) fn peers(&self) -> &Arc<dyn Peers> {
+        &self.peers
+    }
+
     /// Sends one request to `leader` and waits for its answer.
     async fn ask(&self, core: &Core, leader: MemberId, ask: Ask, deadline: Instant) -> Result<Answer, Lost> {
         let lane = self.lane(leader, deadline).await?;
@@ -377,6 +382,10 @@ pub(crate) async fn admin(core: &Core, admin: Admin, deadline: Instant) -> Resul
 
 /// Answers a request that came from another member.
 pub(crate) async fn answer(core: &Arc<Core>, ask: Ask) -> Answer {
+    if core.is_closing() {
+        // It hands over: the next leader is asked.
+        return Answer::NotLeader { leader: None };
+    }
     match ask {
         Ask::Txn(txn) => match core.propose(txn).await {
             Ok(response) => Answer::Txn(response),

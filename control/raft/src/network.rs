@@ -18,6 +18,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use parking_lot::Mutex;
 use sampan_store::Background;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -63,7 +64,7 @@ impl Network {
             peers: Arc::clone(&self.peers),
             background: self.background.clone(),
         };
-        Client { ends, lane, idle: None }
+        Client { ends, lane, idle: Mutex::default() }
     }
 }
 
@@ -148,8 +149,9 @@ impl Drop for Unanswered<'_> {
 pub(crate) struct Client {
     ends: Ends,
     lane: Lane,
-    /// The append stream, between two of openraft's sessions on it.
-    idle: Option<Link>,
+    /// The append stream, between two of openraft's sessions on it. Behind a lock only because
+    /// openraft shares its clients.
+    idle: Mutex<Option<Link>>,
 }
 
 impl RaftNetworkV2<TypeConfig> for Client {
@@ -249,7 +251,8 @@ impl Client {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let Client { ends, idle, .. } = self;
+        let Self { ends, idle, .. } = self;
+        let idle = idle.get_mut();
         let link = match idle.take() {
             Some(link) => link,
             None => {

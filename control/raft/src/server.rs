@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use openraft::raft::{AppendEntriesResponse, StreamAppendResult};
 use sampan_transport::{Connection, PeerIdentity, Purpose, Stream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::forward;
 use crate::peers::{Incoming, Link, Outgoing, PeerError};
@@ -39,7 +39,7 @@ impl RaftStore {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.core.closing.cancelled() => return,
+                () = self.core.ended.cancelled() => return,
                 accepted = connection.accept() => accepted,
             };
             let Ok((purpose, stream)) = accepted else { return };
@@ -56,6 +56,11 @@ impl RaftStore {
     /// Serves one stream that began with `open` and is known to come from `from`.
     pub async fn serve_link(&self, from: MemberId, open: Open, link: Link) {
         serve_link(&self.core, from, &open, link).await;
+    }
+
+    /// Tells when this member learns that it was removed: it should say so, and stop.
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.core.directory.removed()
     }
 
     /// Answers one message of a stream of [`Kind::Call`].
@@ -85,7 +90,7 @@ async fn serve_stream(core: &Arc<Core>, purpose: Purpose, stream: Stream, peer: 
 }
 
 fn admit(core: &Core, from: MemberId, open: &Open) -> Result<(), Refusal> {
-    if core.is_closing() {
+    if core.ended.is_cancelled() {
         return Err(Refusal::NotServing);
     }
     core.directory.admit(open, from)
@@ -111,7 +116,7 @@ async fn serve_link(core: &Arc<Core>, from: MemberId, open: &Open, mut link: Lin
     };
     let served = tokio::select! {
         biased;
-        () = core.closing.cancelled() => return,
+        () = core.ended.cancelled() => return,
         served = served => served,
     };
     if let Err(error) = served {
@@ -238,7 +243,7 @@ async fn requests(core: &Arc<Core>, link: Link) -> Result<(), PeerError> {
             let _turn = turn;
             let answer = tokio::select! {
                 biased;
-                () = core.closing.cancelled() => return,
+                () = core.ended.cancelled() => return,
                 answer = forward::answer(&core, ask) => answer,
             };
             // Whoever asked may have gone.

@@ -61,6 +61,8 @@ pub enum Reply {
     Revision(u64),
     /// The command was taken back before it took place; it changed nothing.
     Refused(StorageError),
+    /// The command could not be applied: the state machine has failed.
+    Failed(String),
 }
 
 openraft::declare_raft_types!(
@@ -84,15 +86,15 @@ pub type Vote = openraft::alias::VoteOf<TypeConfig>;
 /// The membership with the entry that it came from.
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 /// What a snapshot is of.
-pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 
 /// The name of an entry as the store's log has it; none is `0.0`.
-pub fn to_wal(id: Option<RaftLogId>) -> LogId {
+pub(crate) fn to_wal(id: Option<RaftLogId>) -> LogId {
     id.map_or_else(LogId::default, |id| LogId { term: id.leader_id.term, index: id.index + 1 })
 }
 
 /// The name of an entry as openraft has it.
-pub fn from_wal(id: LogId) -> Option<RaftLogId> {
+pub(crate) fn from_wal(id: LogId) -> Option<RaftLogId> {
     let index = id.index.checked_sub(1)?;
     Some(RaftLogId::new(CommittedLeaderId::new(id.term), index))
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sampan_store::StorageError;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::forward;
@@ -27,13 +28,20 @@ const STALL: Duration = Duration::from_secs(3);
 const AT_START: Duration = Duration::from_secs(3);
 /// How long a new leader waits for the others.
 const ON_REIGN: Duration = Duration::from_millis(500);
-/// How often a member asks again.
-const AGAIN: Duration = Duration::from_secs(2);
+/// How long a member waits before it asks again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Whether this member has the keys that are in memory only.
-#[derive(Default)]
 pub(crate) struct VolatileSync {
     whole: AtomicBool,
+    /// Readers need not wait any more.
+    ready: watch::Sender<bool>,
+}
+
+impl Default for VolatileSync {
+    fn default() -> Self {
+        Self { whole: AtomicBool::new(false), ready: watch::Sender::new(false) }
+    }
 }
 
 impl VolatileSync {
@@ -41,9 +49,20 @@ impl VolatileSync {
         self.whole.load(Ordering::Acquire)
     }
 
-    /// This member has all there are: it got them with a snapshot, or there were none.
-    pub(crate) fn set_whole(&self) {
+    /// This member has all there are.
+    fn set_whole(&self) {
         self.whole.store(true, Ordering::Release);
+        self.set_ready();
+    }
+
+    fn set_ready(&self) {
+        self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+    }
+
+    /// Waits, just after this member has started, until it has the keys, or has waited long enough.
+    pub(crate) async fn ready(&self) {
+        // The sender is not dropped while this is borrowed.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 }
 
@@ -55,24 +74,30 @@ enum SyncError {
     Storage(#[from] StorageError),
 }
 
-/// When a member starts: gets the keys from the others, where there are others; after a while it
-/// goes on in the background.
+/// When a member starts: gets the keys from the others, where there are others. Readers wait for
+/// it a while ([`VolatileSync::ready`]).
 pub(crate) async fn at_start(core: &Arc<Core>) {
-    if core.directory.others().is_empty() {
+    if core.log.is_alone() {
         core.volatile.set_whole();
         return;
     }
-    if timeout(AT_START, until_whole(core)).await.is_err() {
-        let core = Arc::clone(core);
-        tokio::spawn(async move {
-            let closing = core.closing.clone();
-            tokio::select! {
-                biased;
-                () = closing.cancelled() => {}
-                () = until_whole(&core) => {}
+    let core = Arc::clone(core);
+    tokio::spawn(async move {
+        let ended = core.ended.clone();
+        let sync = async {
+            if timeout(AT_START, until_whole(&core)).await.is_err() {
+                core.volatile.set_ready();
+                until_whole(&core).await;
             }
-        });
-    }
+        };
+        tokio::select! {
+            biased;
+            () = ended.cancelled() => {}
+            () = sync => {}
+        }
+        // Whoever waits is told that it was closed by what it does next.
+        core.volatile.set_ready();
+    });
 }
 
 /// When this member begins to lead without having the keys: asks the others once more.
@@ -89,7 +114,7 @@ async fn until_whole(core: &Core) {
         if once(core).await {
             core.volatile.set_whole();
         } else {
-            sleep(AGAIN / 4).await;
+            sleep(AGAIN).await;
         }
     }
 }
@@ -120,14 +145,16 @@ async fn once(core: &Core) -> bool {
 async fn fetch(core: &Core, from: &Member) -> Result<usize, SyncError> {
     let open = core.directory.open(from.id, Kind::Volatile);
     let opened = timeout(STALL, async {
-        let mut link = core.peers.stream(from, open, STALL).await?;
+        let mut link = core.forward.peers().stream(from, open, STALL).await?;
         link.outgoing.send(Message::VolatileAsk).await?;
         link.admitted().await?;
         Ok(link)
     });
     let mut link = opened.await.unwrap_or(Err(PeerError::Timeout { member: from.id, within: STALL }))?;
     let Message::VolatileBegin { applied } = link.expect(STALL).await? else { return Err(odd(&link).into()) };
-    core.applied_index(applied, Instant::now() + STALL).await?;
+    if let Some(last) = applied.checked_sub(1) {
+        core.applied_index(last, Instant::now() + STALL).await?;
+    }
     let mut frames = 0;
     loop {
         match link.expect(STALL).await? {
@@ -145,7 +172,7 @@ async fn fetch(core: &Core, from: &Member) -> Result<usize, SyncError> {
 /// Gives this member's copy to another one.
 pub(crate) async fn serve(core: &Arc<Core>, mut link: Link) -> Result<(), PeerError> {
     let Message::VolatileAsk = link.expect(STALL).await? else { return Err(odd(&link)) };
-    link.send(Message::VolatileBegin { applied: core.applied() }, STALL).await?;
+    link.send(Message::VolatileBegin { applied: core.machine.applied().index }, STALL).await?;
     let mut cursor = Bytes::new();
     loop {
         let (machine, after) = (Arc::clone(&core.machine), cursor.clone());

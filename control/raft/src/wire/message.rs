@@ -338,7 +338,7 @@ pub enum Message {
     VolatileAsk,
     /// They come, as of this position.
     VolatileBegin {
-        /// The last entry of the log whose effect they hold.
+        /// How many entries of the log they hold the effect of.
         applied: u64,
     },
     /// Some of them.

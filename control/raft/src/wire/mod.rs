@@ -43,7 +43,9 @@ pub fn version_for_protocol(protocol: u32) -> Option<u16> {
 pub fn encode<T: serde::Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
     let bytes = postcard::to_allocvec(message).map_err(|error| malformed(&error))?;
     if bytes.len() > MAX_MESSAGE {
-        return Err(WireError::Malformed { what: format!("a message of {} bytes is too large", bytes.len()) });
+        return Err(WireError::Malformed {
+            what: format!("a message of {} bytes is too large", bytes.len()),
+        });
     }
     Ok(bytes)
 }

@@ -53,9 +53,14 @@ fn messages() -> Vec<(Message, String)> {
         succeeded: true,
         results: vec![OpResult::Put { previous: Some(kv) }],
     };
-    let begin = SnapshotBegin { vote: vote(), last: at(1, 2), membership_at: at(1, 0), membership: record, id: [1; 16] };
-    let standing =
-        Standing { member: member(), voter: true, leader: false, lag: Some(3), reachable: None };
+    let begin = SnapshotBegin {
+        vote: vote(),
+        last: at(1, 2),
+        membership_at: at(1, 0),
+        membership: record,
+        id: [1; 16],
+    };
+    let standing = Standing { member: member(), voter: true, leader: false, lag: Some(3), reachable: None };
     let cursor = Bytes::from_static(b"c");
     let frame = Bytes::from_static(b"f");
     vec![
@@ -65,8 +70,14 @@ fn messages() -> Vec<(Message, String)> {
         (Message::Appended(Appended::HigherVote(vote())), "0102030701".into()),
         (Message::Appended(Appended::Failed { why: "w".into() }), "01030177".into()),
         (Message::Vote(VoteRequest { vote: vote(), last: None, transfer: true }), "020307010001".into()),
-        (Message::PreVote(VoteRequest { vote: vote(), last: at(1, 1), transfer: false }), "0303070101010100".into()),
-        (Message::Voted(VoteAnswer::Decided { vote: vote(), granted: true, last: None }), "04000307010100".into()),
+        (
+            Message::PreVote(VoteRequest { vote: vote(), last: at(1, 1), transfer: false }),
+            "0303070101010100".into(),
+        ),
+        (
+            Message::Voted(VoteAnswer::Decided { vote: vote(), granted: true, last: None }),
+            "04000307010100".into(),
+        ),
         (Message::Voted(VoteAnswer::Failed { why: "w".into() }), "04010177".into()),
         (Message::Transfer(Transfer { from: vote(), to: 8, last: None }), "050307010800".into()),
         (Message::Transferred(Transferred::Accepted), "0600".into()),
@@ -185,7 +196,10 @@ mod converted {
         assert_eq!(raft_transfer(&transfer(&request)), request);
         for response in [
             Ok(()),
-            Err(TransferLeaderError::VoteChanged { expected: raft, actual: raft_vote(Vote { term: 9, ..super::vote() }) }),
+            Err(TransferLeaderError::VoteChanged {
+                expected: raft,
+                actual: raft_vote(Vote { term: 9, ..super::vote() }),
+            }),
             Err(TransferLeaderError::LogNotFlushed { expected: None, actual: None }),
         ] {
             assert_eq!(raft_transferred(transferred(&response), &request).unwrap(), response);
@@ -214,7 +228,8 @@ mod converted {
 
     #[test]
     fn appends_with_a_gap_are_refused() {
-    XX
+        let payload = wire_blank();
+        let blank = |index| Entry { position: LogPosition { term: 1, index }, payload: payload.clone() };
         let append = |entries| Append { vote: super::vote(), previous: at(1, 4), entries, commit: at(1, 4) };
         let good = append(vec![blank(5), blank(6)]);
         assert_eq!(super::super::convert::append(&raft_append(good.clone()).unwrap()).unwrap(), good);

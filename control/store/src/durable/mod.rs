@@ -57,8 +57,8 @@ pub struct Opened {
 
 /// The state machine on disk; see the module's description.
 ///
-/// End it with [`Machine::close`]; one that is merely dropped ends as in a crash, which loses
-/// nothing that the log has.
+/// End it with [`Machine::finish`] and [`Machine::halt`]; one that is merely dropped ends as in a
+/// crash, which loses nothing that the log has.
 #[derive(Debug)]
 pub struct Machine {
     shared: Arc<Shared>,
@@ -440,27 +440,19 @@ impl Machine {
         }
     }
 
-    /// Ends in good order: everything into the tables, the last good snapshot where it is due.
-    /// The log must still be there. Whatever is asked of the machine afterwards is refused.
-    pub async fn close(&self) {
+    /// Brings everything into the tables, and keeps the last good snapshot where it is due: what
+    /// comes before an end in good order. The log must still be there.
+    pub async fn finish(&self) {
         if let Err(error) = self.checkpoint().await {
             // Where a checkpoint cannot be, the log has everything all the same.
             tracing::warn!(error = chain(&error), "the store closes without a checkpoint");
         }
-        if self.shared.config.background == Background::Inline {
-            self.keep_house();
-            return self.halt();
-        }
+        self.keep_house();
         self.shared.ask(Job::Finish);
-        let thread = self.stop();
-        let shared = Arc::clone(&self.shared);
-        let end = tokio::task::spawn_blocking(move || end(&shared, thread));
-        if let Err(error) = end.await {
-            tracing::error!(%error, "the store did not close in good order");
-        }
     }
 
-    /// Ends as a crash would, but with the directory free for the next one.
+    /// Ends as a crash would, but with the directory free for the next one. The log must have
+    /// ended. Blocks. Whatever is asked of the machine afterwards is refused.
     pub fn halt(&self) {
         let thread = self.stop();
         end(&self.shared, thread);
