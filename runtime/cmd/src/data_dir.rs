@@ -1,10 +1,11 @@
 //! The data directory: where it is, and what lies in it.
 //!
 //! ```text
-//! db/          the store                    tls/    certificates and keys
-//! images/      imported images              cache/  compiled code
-//! kubelet/     pods: volumes                logs/   containers' logs
-//! runtime/     containers: records          server  the API's URL
+//! db/          the store                    tls/       certificates and keys, the cluster joined
+//! images/      imported images              cache/     compiled code
+//! kubelet/     pods: volumes                logs/      containers' logs
+//! runtime/     containers: records          server     the API's URL
+//! agent/       what a node starts from      snapshots/ scheduled snapshots
 //! ```
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -14,8 +15,21 @@ use crate::error::{CommandError, Doing};
 use crate::settings::Mode;
 
 /// Entries that a data directory may hold; a directory with others is somebody else's.
-const OURS: [&str; 10] =
-    ["db", "tls", "images", "cache", "runtime", "kubelet", "logs", "server", "kubeconfig.yaml", "lost+found"];
+const OURS: [&str; 13] = [
+    "db",
+    "tls",
+    "tls.joining",
+    "images",
+    "cache",
+    "runtime",
+    "kubelet",
+    "logs",
+    "agent",
+    "snapshots",
+    "server",
+    "kubeconfig.yaml",
+    "lost+found",
+];
 
 /// The directory given, or the mode's default.
 pub(crate) fn choose(mode: Mode, given: Option<PathBuf>) -> Result<PathBuf, CommandError> {

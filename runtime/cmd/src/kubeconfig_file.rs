@@ -4,8 +4,9 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use crate::commands::SERVER_FILE;
+
 use crate::error::{CommandError, Doing};
+use crate::server::SERVER_FILE;
 use crate::settings::Settings;
 
 /// Writes the kubeconfig, and notes the API's URL for `sampan kubeconfig`.

@@ -47,13 +47,7 @@ pub(crate) fn reset_key(data_dir: &Path) -> Result<[u8; 64], CommandError> {
         return Ok(key);
     }
     let mut key = [0; 64];
-    let (first, second) = key.split_at_mut(32);
-    for part in [first, second] {
-        // uuid's generator is the system's; a v4 has 122 random bits.
-        for chunk in part.chunks_mut(16) {
-            chunk.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-        }
-    }
+    getrandom::fill(&mut key).map_err(std::io::Error::other).doing(unusable)?;
     write_private(&path, &key).doing(unusable)?;
     Ok(key)
 }

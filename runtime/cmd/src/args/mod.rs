@@ -4,9 +4,9 @@ mod admin;
 mod cluster;
 mod snapshot;
 
-pub(crate) use admin::{CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, TokenArgs, TokenCommand};
-pub(crate) use cluster::{AgentArgs, ClusterArgs, JoinArgs, NodeArgs, ReplicationArgs, ServerArgs};
-pub(crate) use snapshot::{SnapshotArgs, SnapshotCommand, SnapshotTargetArgs};
+pub(crate) use admin::{CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, TokenArgs, TokenCommand, TokenRole};
+pub(crate) use cluster::{AgentArgs, ClusterArgs, JoinArgs, NodeArgs, ServerArgs};
+pub(crate) use snapshot::{S3Args, SnapshotArgs, SnapshotCommand, SnapshotTargetArgs};
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -78,16 +78,16 @@ async fn save(one: &One, force: bool, given: Option<PathBuf>) -> Result<String, 
         seal: one.passphrase.clone().map(Seal::new),
         existing: if force { Existing::Replace } else { Existing::Refuse },
     };
-    let saved = sampan_backup::save_stream(snapshot.into_reader(), &one.location, &options).await;
+    let saved = sampan_backup::save_stream(snapshot, &one.location, &options).await;
     saved.map(|summary| describe(&summary)).map_err(|error| one.refuse(error, "cannot be saved"))
 }
 
 async fn restore(one: &One, given: Option<PathBuf>) -> Result<String, CommandError> {
     let data_dir = data_dir::existing(given)?;
-    let contents = sampan_backup::open(&one.location, one.passphrase.as_ref())
+    let mut contents = sampan_backup::open(&one.location, one.passphrase.as_ref())
         .await
         .map_err(|error| one.refuse(error, "cannot be used"))?;
-    let revision = store::rebuild(&data_dir, contents.into_reader()).await?;
+    let revision = store::rebuild(&data_dir, &mut contents, &one.text).await?;
     Ok(format!(
         "{} now holds the state of {} (revision {revision}), as a new cluster of this server alone; what it held before was moved aside within it\n",
         data_dir.join("db").display(),
