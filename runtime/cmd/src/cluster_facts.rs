@@ -63,6 +63,12 @@ impl ClusterFacts {
         Ok(held)
     }
 
+    /// How many nodes there may be.
+    pub(crate) fn node_parts(&self) -> u32 {
+        let bits = self.node_prefix.unwrap_or(24).saturating_sub(self.cluster_cidr.prefix_len());
+        1_u32.checked_shl(bits.into()).unwrap_or(u32::MAX)
+    }
+
     /// As they are told to machines that join.
     pub(crate) fn to_map(&self) -> BTreeMap<String, String> {
         let mut map = BTreeMap::from([

@@ -103,6 +103,7 @@ async fn joining(
     let mut config =
         JoinConfig::new(storage(ground), Arc::clone(&ground.pki), membership, cluster_id, name.as_str());
     config.settings = ground.facts.to_map();
+    config.node_parts = ground.facts.node_parts();
     let keys = store::config(&settings.node.data_dir).keys;
     config.sealing_keys = Some(Arc::new(move || std::fs::read_to_string(&keys)));
     let service = JoinService::new(config);
