@@ -127,6 +127,12 @@ pub struct CreatedToken {
     pub info: TokenInfo,
 }
 
+impl std::fmt::Debug for CreatedToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreatedToken").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
 /// `GET /sampan/v1/tokens`: what is known of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenInfo {

@@ -88,42 +88,52 @@ pub async fn renew(joined: &mut Joined, servers: &[String], addresses: &[String]
         request: joined.key.request()?,
         certificates: joined.certificates.iter().map(|certificate| certificate.pem.clone()).collect(),
     };
-    let answer = first(servers, async |server| {
-        let authority: Authority =
-            Https::new(server, Proof::None, None)?.json(Method::GET, "/sampan/v1/ca", NO_BODY).await?;
-        let trusted = trust::by_known(&joined.server_pem, &authority.successions);
-        let server = Https::new(server, Proof::Authority(&trusted), None)?;
-        server.json::<Membership>(Method::POST, "/sampan/v1/renew", Some(&request)).await
-    })
-    .await?;
-    joined.update(answer)
+    let mut last = None;
+    for server in servers {
+        match decide(renew_at(server, &joined.server_pem, &request).await, &mut last) {
+            Some(outcome) => return joined.update(outcome?),
+            None => continue,
+        }
+    }
+    Err(last.unwrap_or_else(nowhere))
+}
+
+async fn renew_at(server: &str, known_pem: &str, request: &RenewRequest) -> Result<Membership, JoinError> {
+    let authority: Authority =
+        Https::new(server, Proof::None, None)?.json(Method::GET, "/sampan/v1/ca", NO_BODY).await?;
+    let trusted = trust::by_known(known_pem, &authority.successions);
+    let server = Https::new(server, Proof::Authority(&trusted), None)?;
+    server.json(Method::POST, "/sampan/v1/renew", Some(request)).await
 }
 
 /// Fetches the cluster's authorities as a machine, telling which ones it trusts so far.
 pub(crate) async fn fetch_authority(joined: &Joined, servers: &[String]) -> Result<Authority, JoinError> {
     let identity = joined.roles.first().and_then(|role| joined.identity(*role));
     let path = format!("/sampan/v1/ca?holds={}", joined.generation);
-    first(servers, async |server| {
-        let server = Https::new(server, Proof::Authority(&joined.server_pem), identity.as_ref())?;
-        server.json(Method::GET, &path, NO_BODY).await
-    })
-    .await
-}
-
-/// The first good answer. A refusal is one for good; who cannot be reached is passed by.
-async fn first<T>(
-    servers: &[String],
-    ask: impl AsyncFn(&str) -> Result<T, JoinError>,
-) -> Result<T, JoinError> {
-    let mut last = JoinError::Address("nothing".to_owned());
+    let mut last = None;
     for server in servers {
-        match ask(server).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) if error.may_pass() || matches!(error, JoinError::NotProven { .. }) => last = error,
-            Err(error) => return Err(error),
+        let https = Https::new(server, Proof::Authority(&joined.server_pem), identity.as_ref())?;
+        if let Some(outcome) = decide(https.json(Method::GET, &path, NO_BODY).await, &mut last) {
+            return outcome;
         }
     }
-    Err(last)
+    Err(last.unwrap_or_else(nowhere))
+}
+
+/// Whether an answer is one for good; who cannot be reached, or is another, is passed by.
+fn decide<T>(outcome: Result<T, JoinError>, last: &mut Option<JoinError>) -> Option<Result<T, JoinError>> {
+    match outcome {
+        Err(error) if error.may_pass() || matches!(error, JoinError::NotProven { .. }) => {
+            *last = Some(error);
+            None
+        }
+        outcome => Some(outcome),
+    }
+}
+
+/// There is no server to ask.
+fn nowhere() -> JoinError {
+    JoinError::Address(String::new())
 }
 
 /// A server that has enrolled, and whose store is ready to learn, asks to become a member: first a
@@ -134,15 +144,22 @@ pub async fn join_members(
     servers: &[String],
     addresses: &[String],
 ) -> Result<Member, JoinError> {
-    let identity = joined.identity(MachineRole::Server);
     let body = Addresses { addresses: addresses.to_vec() };
-    first(servers, async |server| {
-        let server = Https::new(server, Proof::Authority(&joined.server_pem), identity.as_ref())?;
-        let member: Member = server.json(Method::POST, "/sampan/v1/members", Some(&body)).await?;
-        let path = format!("/sampan/v1/members/{}/promote", format_member_id(member.id));
-        server.json::<Member>(Method::POST, &path, NO_BODY).await
-    })
-    .await
+    let mut last = None;
+    for server in servers {
+        if let Some(outcome) = decide(join_at(server, joined, &body).await, &mut last) {
+            return outcome;
+        }
+    }
+    Err(last.unwrap_or_else(nowhere))
+}
+
+async fn join_at(server: &str, joined: &Joined, body: &Addresses) -> Result<Member, JoinError> {
+    let identity = joined.identity(MachineRole::Server);
+    let server = Https::new(server, Proof::Authority(&joined.server_pem), identity.as_ref())?;
+    let member: Member = server.json(Method::POST, "/sampan/v1/members", Some(body)).await?;
+    let path = format!("/sampan/v1/members/{}/promote", format_member_id(member.id));
+    server.json(Method::POST, &path, NO_BODY).await
 }
 
 /// How far this machine's clock is ahead of a server's (behind, where it is negative). The server is
