@@ -55,16 +55,6 @@ impl Directory {
         Arc::new(Self { id, known: RwLock::new(known), removed: watch::Sender::new(false) })
     }
 
-    /// This member.
-    pub(crate) fn id(&self) -> MemberId {
-        self.id
-    }
-
-    /// The cluster, or [`NO_CLUSTER`].
-    pub(crate) fn cluster(&self) -> u64 {
-        self.known.read().cluster
-    }
-
     /// The cluster is known now: from a snapshot, or from whoever let this member in.
     pub(crate) fn set_cluster(&self, cluster: u64) {
         self.known.write().cluster = cluster;

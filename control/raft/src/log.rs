@@ -310,7 +310,10 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 }
 
-/// The purge of everything before a whole state that the log knows nothing of.
-pub(crate) fn committed_of(state: &wal::LogState) -> Option<RaftLogId> {
+/// The newest entry that the stream says is committed.
+fn committed_of(state: &wal::LogState) -> Option<RaftLogId> {
     from_wal(state.committed.max(state.purged))
 }
+
+#[cfg(test)]
+mod suite;

@@ -408,6 +408,25 @@ pub(crate) async fn hand_over(core: &Core) {
     }
 }
 
+/// Tells the others where this member is now, where the membership has it elsewhere.
+pub(crate) async fn announce(core: Arc<Core>, member: Member) {
+    loop {
+        let known = core.directory.member(core.id);
+        if known.as_ref().is_some_and(|known| known.addresses == member.addresses) {
+            return;
+        }
+        if let Some(known) = known {
+            let moved = Member { addresses: member.addresses.clone(), ..known };
+            match change(&core, Admin::Update(moved)).await {
+                Ok(_) => tracing::info!(addresses = ?member.addresses, "the others know where this member is"),
+                Err(MembershipError::Invalid { .. } | MembershipError::NotMember { .. }) => return,
+                Err(error) => tracing::debug!(%error, "the others do not know yet where this member is"),
+            }
+        }
+        tokio::time::sleep(SILENT).await;
+    }
+}
+
 /// Answers another member's request for a change.
 pub(crate) async fn answer(core: &Arc<Core>, admin: Admin) -> Answer {
     match here(core, &admin).await {

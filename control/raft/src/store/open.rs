@@ -20,7 +20,7 @@ use crate::forward::Forwarder;
 use crate::log::Log;
 use crate::log::codec::membership_from;
 use crate::machine::StateMachine;
-use crate::membership::Changes;
+use crate::membership::{self, Changes};
 use crate::network::Network;
 use crate::peers::Peers;
 use crate::reads::Reads;
@@ -112,17 +112,18 @@ impl RaftStore {
         });
         guard.pass_on();
         let store = Arc::new(Self { core: Arc::clone(&core), tasks: Mutex::default() });
-        store.begin(&core).await?;
+        store.begin(&core, config.member).await?;
         Ok(store)
     }
 
-    async fn begin(&self, core: &Arc<Core>) -> Result<(), OpenError> {
+    async fn begin(&self, core: &Arc<Core>, member: Member) -> Result<(), OpenError> {
         let follow = Arc::clone(&core.directory).follow(core.raft.server_metrics());
         self.tasks.lock().extend([
             tokio::spawn(follow),
             tokio::spawn(reign::follow(Arc::clone(core))),
             tokio::spawn(keeper::purge(Arc::clone(core))),
             tokio::spawn(keeper::forget(Arc::clone(core))),
+            tokio::spawn(membership::announce(Arc::clone(core), member)),
         ]);
         if !core.log.is_alone() {
             volatile_sync::at_start(core).await;
