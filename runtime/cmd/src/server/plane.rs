@@ -77,7 +77,6 @@ impl Plane {
         }
         of_the_leader(components, &api, &ground.pki, &leading);
         snapshots::start(components, settings, ground, leading)?;
-        etcd(components, settings, ground).await?;
         Ok(Self { api, join })
     }
 }
@@ -218,10 +217,10 @@ fn of_the_leader(
 ) {
     let client =
         kube::Client::new(api.service(UserInfo::component("system:kube-controller-manager")), "default");
-    let (pki, mine) = (Arc::clone(pki), leading.clone());
+    let (root_ca, mine) = (root_ca(pki), leading.clone());
     components.start("controllers", PATIENCE, |shutdown| {
         while_leading(mine, shutdown, move |reign| {
-            let config = ControllersConfig { root_ca: pki.trust_text() };
+            let config = ControllersConfig { root_ca: root_ca.clone() };
             sampan_controllers::run(client.clone(), config, reign)
         })
     });
@@ -233,4 +232,21 @@ fn of_the_leader(
             async move { Scheduler::new(SchedulerConfig::default(), client).run(reign).await }
         })
     });
+}
+
+/// The authorities of servers, PEM, as they are and as they will be.
+fn root_ca(pki: &Pki) -> watch::Receiver<String> {
+    let mut trust = pki.trust();
+    let (text, told) = watch::channel(trust.borrow_and_update().server_pem.clone());
+    tokio::spawn(async move {
+        while trust.changed().await.is_ok() {
+            let now = trust.borrow_and_update().server_pem.clone();
+            text.send_if_modified(|held| {
+                let changed = *held != now;
+                *held = now;
+                changed
+            });
+        }
+    });
+    told
 }
