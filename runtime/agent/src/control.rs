@@ -47,12 +47,22 @@ impl Message {
 }
 
 /// Tells a node about the servers until the stream ends.
-pub(crate) async fn tell(mut stream: Stream, mut view: watch::Receiver<ServersView>) {
-    loop {
-        let message = Message::of(&view.borrow_and_update());
-        if frame::write(&mut stream, &message, LIMIT).await.is_err() || view.changed().await.is_err() {
-            return;
+pub(crate) async fn tell(stream: Stream, mut view: watch::Receiver<ServersView>) {
+    let (mut heard, mut told) = stream.split();
+    let telling = async {
+        loop {
+            let message = Message::of(&view.borrow_and_update());
+            if frame::write(&mut told, &message, LIMIT).await.is_err() || view.changed().await.is_err() {
+                return;
+            }
         }
+    };
+    // The node has nothing to say: what is read is the end. There may be no news for months, so
+    // that nobody would notice it otherwise.
+    let listening = async { drop(tokio::io::copy(&mut heard, &mut tokio::io::sink()).await) };
+    tokio::select! {
+        () = telling => {}
+        () = listening => {}
     }
 }
 

@@ -10,8 +10,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use sampan_transport::{Connection, Endpoint, KeyId, Purpose, TransportError};
+use sampan_transport::{Connection, Endpoint, KeyId, Purpose, Target, TransportError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -23,6 +25,9 @@ use crate::error::AgentError;
 use crate::http1;
 use crate::router::NodeRouter;
 use crate::servers::{Known, ServersView};
+
+/// So much earlier than the next server each server is dialled.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 /// The times by which a link acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,29 +187,32 @@ impl Keeper {
         }
     }
 
-    /// Tries all servers in turn.
+    /// Tries all servers: each gets a head start before the next one, and the first that answers is
+    /// taken.
     async fn connect(&self) -> Result<Connection, TransportError> {
-        let mut last = None;
-        for target in self.known.order(|| getrandom::u32().unwrap_or(0)) {
-            match self.config.endpoint.connect(&target).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => {
-                    // No answer says the least.
-                    let telling = !error.is_unreachable();
-                    if telling {
-                        tracing::warn!(
-                            server = target.addresses.join(","),
-                            error = &error as &dyn std::error::Error,
-                            "a server is of no use"
-                        );
-                    }
-                    if telling || last.is_none() {
-                        last = Some(error);
-                    }
-                }
+        let mut targets = self.known.order(|| getrandom::u32().unwrap_or(0)).into_iter();
+        let mut dialling = FuturesUnordered::new();
+        let mut last = TransportError::Unreachable("any server: none is known".to_owned());
+        loop {
+            let next = targets.next();
+            let more = next.is_some();
+            if let Some(target) = next {
+                dialling.push(dial(&self.config.endpoint, target));
+            }
+            let answered = if more {
+                tokio::time::timeout(HEAD_START, dialling.next()).await
+            } else {
+                Ok(dialling.next().await)
+            };
+            match answered {
+                Ok(Some(Ok(connection))) => return Ok(connection),
+                // That there was no answer says the least.
+                Ok(Some(Err(error))) if !error.is_unreachable() || last.is_unreachable() => last = error,
+                Ok(Some(Err(_))) | Err(_) => {}
+                Ok(None) if more => {}
+                Ok(None) => return Err(last),
             }
         }
-        Err(last.unwrap_or_else(|| TransportError::Unreachable("any server: none is known".to_owned())))
     }
 
     /// Keeps a connection, and those that take over from it, until none is left. Whether that was
@@ -364,6 +372,17 @@ impl Move {
             ),
         }
     }
+}
+
+async fn dial(endpoint: &Endpoint, target: Target) -> Result<Connection, TransportError> {
+    let dialled = endpoint.connect(&target).await;
+    if let Err(error) = &dialled
+        && !error.is_unreachable()
+    {
+        let error: &dyn std::error::Error = error;
+        tracing::warn!(server = target.addresses.join(","), error, "a server is of no use");
+    }
+    dialled
 }
 
 /// Serves what comes on a connection and listens to what its server tells, until it ends.

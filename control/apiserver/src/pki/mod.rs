@@ -392,7 +392,7 @@ fn load_or_create_authorities(vault: &Vault, now: Timestamp) -> Result<Authoriti
 
 /// All of them first, then those that sign in files of their own, which older versions read.
 fn write_authorities(vault: &Vault, authorities: &Authorities) -> Result<(), PkiError> {
-    if authorities.generation > 0 {
+    if authorities.generation > 0 || vault.read(AUTHORITIES_FILE)?.is_some() {
         let text = serde_json::to_string(authorities)
             .map_err(|e| PkiError::Unusable { what: format!("{AUTHORITIES_FILE}: {e}") })?;
         vault.write_private(AUTHORITIES_FILE, &text)?;
@@ -562,6 +562,10 @@ mod tests {
         assert_eq!(again.admin(), pki.admin());
         let kubeconfig = stored_admin_kubeconfig(dir.path(), "https://localhost").unwrap();
         assert_eq!(kubeconfig, pki.admin_kubeconfig("https://localhost"));
+        // Back to the first ones (a store that was restored), and they are found again as well.
+        let first = Authorities { generation: 0, ..staged.clone() };
+        again.adopt(first.clone()).unwrap();
+        assert_eq!(Pki::load_or_create(dir.path(), names()).unwrap().authorities(), first);
         pki.adopt(switched.retired()).unwrap();
         assert!(!pki.has_signed(&old_admin.certificate_pem).unwrap());
         assert_eq!(pki.ca_pem(), switched.server[1].certificate_pem);

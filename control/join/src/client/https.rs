@@ -64,7 +64,7 @@ impl Https {
             uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(bad)?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = match authority.port() {
-            None if authority.as_str().ends_with(':') => return Err(bad()),
+            None if authority.as_str() != authority.host() => return Err(bad()),
             None => PORT,
             Some(port) => port.as_u16(),
         };
@@ -281,6 +281,21 @@ fn within(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<UnixTime, E
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_clock_does_not_make_a_certificate_bad() {
+        use sampan_apiserver::pki::{Pki, ServingNames};
+        let pki = Pki::in_memory(ServingNames::new([], [])).unwrap();
+        let der = CertificateDer::from_pem_slice(pki.admin().certificate_pem.as_bytes()).unwrap();
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let now = UnixTime::now();
+        assert_eq!(within(&der, now).unwrap(), now);
+        // A clock that starts in 1970, and one a century ahead.
+        assert_eq!(within(&der, at(0)).unwrap(), at(946_684_800));
+        let end = pki.life().as_secs().unsigned_abs() + now.as_secs();
+        let late = within(&der, at(now.as_secs() + 100 * 365 * 86_400)).unwrap();
+        assert!(late.as_secs().abs_diff(end) < 60);
+    }
 
     #[test]
     fn servers_are_https_with_a_host_and_perhaps_a_port() {

@@ -17,7 +17,8 @@ async fn tokens_are_made_listed_and_revoked() {
     let made = admin.create_token(&wanted).await.unwrap();
     assert_eq!(made.info.expires, Some(made.info.created + 3600));
     let listed = admin.tokens().await.unwrap();
-    assert_eq!(listed, [made.info.clone()]);
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0], made.info);
     assert_eq!(listed[0].description, "for the shed");
     let stored = cluster.record(&format!("/sampan/tokens/{}", made.info.id)).await.unwrap().to_string();
     assert!(!stored.contains(made.token.rsplit('.').next().unwrap()), "{stored}");

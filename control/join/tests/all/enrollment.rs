@@ -38,7 +38,7 @@ async fn an_agent_joins_and_is_known_by_its_key() {
         names.push(path.file_name().unwrap().to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["client-ca.crt", "cluster.json", KEY_FILE, "machine-node.crt", "server-ca.crt"]);
+    assert_eq!(names, ["client-ca.crt", "cluster.json", "machine-node.crt", KEY_FILE, "server-ca.crt"]);
     assert!(!machine.joining_dir().exists());
     let again = joined(&machine.wanted.dir).unwrap().unwrap();
     assert_eq!(again.key.id(), found.key.id());
@@ -51,8 +51,8 @@ async fn a_server_gets_what_servers_share() {
     let cluster = cluster().await;
     let both = &[MachineRole::Server, MachineRole::Node];
     let token = cluster.token(TokenRole::Server).await;
-    let found = cluster.machine("s2", both, &token).enroll().await;
-    let found = found.unwrap();
+    let machine = cluster.machine("s2", both, &token);
+    let found = machine.enroll().await.unwrap();
     let keys = found.sealing_keys().unwrap();
     assert_eq!(std::fs::read_to_string(keys).unwrap(), SEAL_KEYS);
     assert_eq!(found.certificates.len(), 2);

@@ -11,7 +11,8 @@ use crate::support::{Authority, Cluster, Machine, config, listen_tcp, target};
 
 #[tokio::test]
 async fn where_udp_is_blocked_tcp_stands_in_if_allowed() {
-    let cluster = Cluster::with(|_| {}, |c| c.handshake_timeout = Duration::from_secs(2));
+    // Longer than a loaded machine takes for a handshake, so that TCP is seen not to wait for it.
+    let cluster = Cluster::with(|_| {}, |c| c.handshake_timeout = Duration::from_secs(4));
     let (address, _listener) = listen_tcp(&cluster.server).await;
     let error = cluster.node.connect(&target(address)).await.unwrap_err();
     assert!(error.is_unreachable(), "{error:?}");
@@ -19,7 +20,7 @@ async fn where_udp_is_blocked_tcp_stands_in_if_allowed() {
     let target = Target { allow_tcp: true, ..target(address) };
     let connection = cluster.node.connect(&target).await.unwrap();
     assert!(!connection.is_quic());
-    assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     assert_eq!(connection.remote(), address);
 }
 

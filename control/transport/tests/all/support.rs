@@ -207,6 +207,7 @@ pub(crate) async fn listen_tcp(endpoint: &Endpoint) -> (SocketAddr, JoinHandle<(
     let task = tokio::spawn(async move {
         let _swallows = swallows;
         while let Ok((socket, remote)) = listener.accept().await {
+            socket.set_nodelay(true).unwrap();
             let Ok(tls) = acceptor.accept(socket).await else { continue };
             let chain = tls.get_ref().1.peer_certificates().unwrap().to_vec();
             endpoint.adopt(tls, chain, remote).unwrap();

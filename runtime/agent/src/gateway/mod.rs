@@ -228,17 +228,20 @@ impl Gateway {
 #[async_trait]
 impl NodeConnector for Gateway {
     async fn request(&self, node: &str, request: Request<Body>) -> Result<Response<Body>, NodeError> {
-        let failed = |source| NodeError::Failed { node: node.to_owned(), source };
-        let stream = match self.way(node) {
+        let direct = match self.way(node) {
             Some(Way::Local(router)) => return Ok(router.answer(request).await),
-            Some(Way::Direct(connection)) => {
-                connection.open(Purpose::Node).await.map_err(|error| failed(error.into()))?
-            }
+            Some(Way::Direct(connection)) => connection.open(Purpose::Node).await.ok(),
+            None => None,
+        };
+        let stream = match direct {
+            Some(stream) => stream,
+            // A connection that ends may have been left for another server.
             None => {
                 let found = self.elsewhere(node).await;
                 found.ok_or_else(|| NodeError::NotConnected(node.to_owned()))?
             }
         };
-        http1::send(stream, request).await.map_err(|error| failed(error.into()))
+        let sent = http1::send(stream, request).await;
+        sent.map_err(|error| NodeError::Failed { node: node.to_owned(), source: error.into() })
     }
 }
