@@ -20,8 +20,7 @@ use futures::StreamExt;
 use rand::RngCore;
 use sampan_raft::{Member, NoPeers, RaftConfig, RaftStore, Start};
 use sampan_store::{
-    DurableConfig, MemoryStore, Op, RangeRequest, Revision, Storage, Txn, WatchRequest,
-    prefix_end,
+    DurableConfig, MemoryStore, Op, RangeRequest, Revision, Storage, Txn, WatchRequest, prefix_end,
 };
 
 const KEYS: u64 = 10_000;
@@ -71,8 +70,7 @@ async fn puts(dir: &Path) {
         "writers", "puts/s", "p50 ms", "p99 ms", "syncs/put", "log B/put", "tables B/put"
     );
     for writers in [1_u64, 10, 64, 1_000] {
-        let store =
-            open(DurableConfig::new(dir.join(writers.to_string()))).await;
+        let store = open(DurableConfig::new(dir.join(writers.to_string()))).await;
         // The first segments and the first generation are made only once.
         write(&store, 64, Duration::from_secs(2)).await;
         let before = store.stats();

@@ -269,8 +269,11 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let stored =
-            wal::Vote { term: vote.leader_id.term, node: vote.leader_id.voted_for, committed: vote.committed };
+        let stored = wal::Vote {
+            term: vote.leader_id.term,
+            node: vote.leader_id.voted_for,
+            committed: vote.committed,
+        };
         self.save(Record::Vote(stored), |memory| memory.vote = Some(*vote)).await
     }
 

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::{ChangeMembers, Instant as _};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
 use sampan_transport::KeyId;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -418,7 +418,9 @@ pub(crate) async fn announce(core: Arc<Core>, member: Member) {
         if let Some(known) = known {
             let moved = Member { addresses: member.addresses.clone(), ..known };
             match change(&core, Admin::Update(moved)).await {
-                Ok(_) => tracing::info!(addresses = ?member.addresses, "the others know where this member is"),
+                Ok(_) => {
+                    tracing::info!(addresses = ?member.addresses, "the others know where this member is")
+                }
                 Err(MembershipError::Invalid { .. } | MembershipError::NotMember { .. }) => return,
                 Err(error) => tracing::debug!(%error, "the others do not know yet where this member is"),
             }

@@ -181,9 +181,9 @@ mod converted {
     use openraft::raft::{StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteResponse};
 
     use super::super::convert::{
-        append, appended, entry, log_id, membership, raft_append, raft_appended, raft_membership, raft_transfer,
-        raft_transferred, raft_vote, raft_vote_answer, raft_vote_request, transfer, transferred, vote, vote_answer,
-        vote_request,
+        append, appended, entry, log_id, membership, raft_append, raft_appended, raft_membership,
+        raft_transfer, raft_transferred, raft_vote, raft_vote_answer, raft_vote_request, transfer,
+        transferred, vote, vote_answer, vote_request,
     };
     use super::super::{Append, Appended, Entry, LogPosition, MembershipRecord, Vote, VoteRequest};
     use super::{Bytes, at, member};
@@ -233,7 +233,7 @@ mod converted {
 
     #[test]
     fn appends_with_a_gap_are_refused() {
-            let payload = wire_blank();
+        let payload = wire_blank();
         let blank = |index| Entry { position: LogPosition { term: 1, index }, payload: payload.clone() };
         let sent = |entries| Append { vote: super::vote(), previous: at(1, 4), entries, commit: at(1, 4) };
         let good = sent(vec![blank(5), blank(6)]);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sampan_store::conformance::{Store, run_all};
 use sampan_store::DurableConfig;
+use sampan_store::conformance::{Store, run_all};
 
 use crate::support::{open, small};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use sampan_raft::RaftStore;
 use sampan_store::{
-    DurableConfig, MemoryStore, RangeRequest, Revision, Storage, StorageError, WatchEvent,
-    WatchRequest, prefix_end,
+    DurableConfig, MemoryStore, RangeRequest, Revision, Storage, StorageError, WatchEvent, WatchRequest,
+    prefix_end,
 };
 
 use crate::support::{all, bytes, delete, get, noise, open, put, put_txn, small, try_put};
@@ -126,6 +126,8 @@ async fn nothing_is_written_while_nothing_happens() {
     config.compaction.keep_revisions = 0;
     config.last_good_interval = Duration::from_millis(20);
     config.volatile_prefixes = vec!["/volatile/".into()];
+    // Many volatile entries together are worth a checkpoint, these few are not.
+    config.checkpoint_bytes = 128 << 10;
     let store = open(&config).await;
     for at in 0..200 {
         put(&store, &format!("/k/{}", at % 10), noise(at, 500)).await;

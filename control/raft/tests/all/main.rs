@@ -17,4 +17,5 @@ mod format;
 mod full_disk;
 mod model;
 mod sealing;
+mod single;
 mod support;

@@ -7,8 +7,8 @@ use futures::StreamExt;
 use proptest::prelude::*;
 use sampan_raft::RaftStore;
 use sampan_store::{
-    Compare, DurableConfig, KeyValue, MemoryStore, Op, OpResult, RangeRequest, RangeResponse,
-    Revision, Storage, StorageError, Txn, TxnResponse, WatchEvent, WatchRequest,
+    Compare, DurableConfig, KeyValue, MemoryStore, Op, OpResult, RangeRequest, RangeResponse, Revision,
+    Storage, StorageError, Txn, TxnResponse, WatchEvent, WatchRequest,
 };
 
 use crate::support::{noise, small};

@@ -3,9 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use sampan_store::{
-    Compare, DurableConfig, OpenError, RangeRequest, Storage, StorageError, Txn,
-};
+use sampan_store::{Compare, DurableConfig, OpenError, RangeRequest, Storage, StorageError, Txn};
 
 use crate::directory::{everything, refusal};
 use crate::support::{all, bytes, get, open, put, put_txn, small};

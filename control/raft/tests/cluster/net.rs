@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sampan_raft::peers::{Incoming, Link, Outgoing, PeerError, Peers, pair};
-use sampan_raft::wire::{Admit, Message, Open};
+use sampan_raft::wire::{Admit, Kind, Message, Open};
 use sampan_raft::{Member, MemberId, RaftStore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,8 @@ pub(crate) struct Net(Arc<State>);
 #[derive(Default)]
 struct State {
     stores: Mutex<BTreeMap<MemberId, Arc<RaftStore>>>,
+    /// Cancelled where the life of a member ends: what is left of it sends nothing more.
+    lives: Mutex<BTreeMap<MemberId, CancellationToken>>,
     cut: Mutex<BTreeSet<MemberId>>,
     links: Mutex<Vec<Live>>,
     counts: Counts,
@@ -49,7 +51,9 @@ pub(crate) struct Counts {
 impl Net {
     /// What `member` sends with.
     pub(crate) fn peers(&self, member: MemberId) -> Arc<dyn Peers> {
-        Arc::new(NetPeers { from: member, net: self.clone() })
+        let ended = CancellationToken::new();
+        self.0.lives.lock().insert(member, ended.clone());
+        Arc::new(NetPeers { from: member, net: self.clone(), ended })
     }
 
     /// Streams to the member are served from now on.
@@ -60,6 +64,9 @@ impl Net {
     /// The member is gone: nothing reaches it, and nothing of it goes on.
     pub(crate) async fn detach(&self, member: MemberId) {
         self.0.stores.lock().remove(&member);
+        if let Some(ended) = self.0.lives.lock().remove(&member) {
+            ended.cancel();
+        }
         for serving in self.break_links(member, true) {
             let _ = serving.await;
         }
@@ -101,6 +108,7 @@ impl Net {
 struct NetPeers {
     from: MemberId,
     net: Net,
+    ended: CancellationToken,
 }
 
 #[async_trait]
@@ -109,11 +117,13 @@ impl Peers for NetPeers {
         let state = &self.net.0;
         let unreachable = || PeerError::Unreachable { member: to.id, why: "it is cut off".into() };
         let cut = |id: &MemberId| state.cut.lock().contains(id);
-        if cut(&self.from) || cut(&to.id) {
+        if self.ended.is_cancelled() || cut(&self.from) || cut(&to.id) {
             return Err(unreachable());
         }
         let store = state.stores.lock().get(&to.id).cloned().ok_or_else(unreachable)?;
-        let (ours, theirs) = pair(self.from, to.id, 64);
+        // A snapshot's sender is not far ahead of its receiver, as on a real network.
+        let room = if open.kind == Kind::Snapshot { 2 } else { 64 };
+        let (ours, theirs) = pair(self.from, to.id, room);
         let broken = CancellationToken::new();
         let wrap = |link: Link| Link {
             member: link.member,

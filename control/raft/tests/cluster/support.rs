@@ -15,7 +15,7 @@ use crate::net::Net;
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Slower than the defaults: a test must not fail because the machine has other work, too.
-pub(crate) const TIMING: Timing = Timing { heartbeat: 50, election_min: 300, election_max: 600 };
+pub(crate) const TIMING: Timing = Timing { heartbeat: 100, election_min: 500, election_max: 1_000 };
 
 /// A member's record.
 pub(crate) fn member(number: u8) -> Member {
