@@ -22,7 +22,7 @@ mod wire;
 
 pub use client::{
     AdminClient, Enrollment, Joined, RenewFrom, Renewal, Renewer, Snapshot, enroll, join_members, joined,
-    measure_skew, prepare_server, renew,
+    measure_skew, prepare_server, renew, update_addresses,
 };
 pub use clock::{CLOCK_SKEWED, ClockCondition, clock_condition};
 pub use error::JoinError;

@@ -162,6 +162,25 @@ async fn join_at(server: &str, joined: &Joined, body: &Addresses) -> Result<Memb
     server.json(Method::POST, &path, NO_BODY).await
 }
 
+/// A server that is a member says where it is reached from now on.
+pub async fn update_addresses(
+    joined: &Joined,
+    servers: &[String],
+    addresses: &[String],
+) -> Result<Member, JoinError> {
+    let identity = joined.identity(MachineRole::Server);
+    let body = Addresses { addresses: addresses.to_vec() };
+    let path = format!("/sampan/v1/members/{}", format_member_id(joined.key.id().member_id()));
+    let mut last = None;
+    for server in servers {
+        let https = Https::new(server, Proof::Authority(&joined.server_pem), identity.as_ref())?;
+        if let Some(outcome) = decide(https.json(Method::PUT, &path, Some(&body)).await, &mut last) {
+            return outcome;
+        }
+    }
+    Err(last.unwrap_or_else(nowhere))
+}
+
 /// How far this machine's clock is ahead of a server's (behind, where it is negative). The server is
 /// proven by the authorities (PEM) that are given.
 pub async fn measure_skew(server: &str, server_pem: &str) -> Result<SignedDuration, JoinError> {

@@ -8,7 +8,7 @@ mod renewer;
 mod trust;
 
 pub use admin::{AdminClient, Snapshot};
-pub use enroll::{Enrollment, enroll, join_members, measure_skew, renew};
+pub use enroll::{Enrollment, enroll, join_members, measure_skew, renew, update_addresses};
 pub use layout::{Joined, joined, prepare_server};
 pub use renewer::{RenewFrom, Renewal, Renewer};
 

@@ -17,6 +17,9 @@ pub(super) async fn enroll(inner: &Inner, wanted: EnrollRequest) -> Result<Membe
     let token: JoinToken =
         wanted.token.parse().map_err(|error: crate::TokenError| Status::bad_request(error.to_string()))?;
     let now = Timestamp::now();
+    if !inner.tokens.is_known(&token).await? {
+        inner.strangers.take()?;
+    }
     let unchanged = inner.tokens.check(&token, &wanted.roles, now).await?;
     let key = check(&wanted.name, &wanted.roles, &wanted.addresses, &wanted.request)?;
     let machine = Applicant {
@@ -46,6 +49,9 @@ pub(super) async fn renew(inner: &Inner, wanted: RenewRequest) -> Result<Members
         // It tells when it has them.
         holds: 0,
     };
+    if !inner.identities.is_known(&machine).await? {
+        inner.strangers.take()?;
+    }
     let proof = if shows_own(inner, &machine, &wanted.certificates) { Proof::Key } else { Proof::Known };
     let certificates = issue(inner, &machine, &wanted.request)?;
     inner.identities.admit(&machine, proof, Timestamp::now()).await?;

@@ -159,6 +159,17 @@ impl Identities {
         self.records.read_one(&key(role, name)).await?.get()
     }
 
+    /// Whether this server knows a machine's key under all of its names.
+    pub(crate) async fn is_known(&self, machine: &Applicant<'_>) -> Result<bool, Status> {
+        for role in machine.roles {
+            let owner: Option<Identity> = self.records.peek(&key(*role, machine.name)).await?;
+            if owner.is_none_or(|owner| owner.key != machine.key) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether a key was removed, and as whom.
     pub(crate) async fn check_not_removed(&self, key: KeyId) -> Result<(), Status> {
         let removed: Option<Removed> = self.records.read_one(&format!("{REMOVED}{key}")).await?.get()?;

@@ -7,6 +7,7 @@
 mod authorities;
 mod enrollment;
 mod identities;
+mod limiter;
 mod members;
 mod ranges;
 mod records;
@@ -29,6 +30,7 @@ use crate::client::Joined;
 use crate::wire::{CreatedToken, NewToken, RotationStatus};
 use crate::{JoinError, Membership, TokenRole};
 use identities::Identities;
+use limiter::Limiter;
 use records::Records;
 use tokens::Tokens;
 
@@ -98,6 +100,7 @@ pub(crate) struct Inner {
     tokens: Tokens,
     identities: Identities,
     records: Records,
+    strangers: Limiter,
 }
 
 /// The server's side of joining. Cheap to clone.
@@ -114,6 +117,7 @@ impl JoinService {
             tokens: Tokens::new(records.clone()),
             identities: Identities::new(records.clone()),
             records,
+            strangers: Limiter::new(),
             config,
         };
         Self { inner: Arc::new(inner) }

@@ -154,6 +154,14 @@ impl Tokens {
         }
     }
 
+    /// Whether this server knows a token by its id. One that comes with a wrong secret is refused here.
+    pub(crate) async fn is_known(&self, shown: &JoinToken) -> Result<bool, Status> {
+        match self.records.peek::<Stored>(&key(&shown.id)).await? {
+            Some(stored) if !stored.secret.opens(shown) => Err(Refusal::Unknown.into()),
+            found => Ok(found.is_some()),
+        }
+    }
+
     /// Whether a token does for these roles; what a change that rests on it must compare.
     pub(crate) async fn check(
         &self,

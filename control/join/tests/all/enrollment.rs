@@ -100,6 +100,24 @@ async fn bad_tokens_are_refused_with_one_line() {
 }
 
 #[tokio::test]
+async fn strangers_do_not_keep_the_servers_busy() {
+    let cluster = cluster().await;
+    let revoked = cluster.token(TokenRole::Agent).await;
+    cluster.admin().revoke_token(&revoked).await.unwrap();
+    let machine = cluster.machine("n1", NODE, &revoked);
+    let mut last = String::new();
+    for _ in 0..60 {
+        last = machine.refusal().await;
+        if !last.starts_with("the token is not known") {
+            break;
+        }
+    }
+    assert_eq!(last, "too many machines that are not known here ask to join; try again in a moment");
+    // Whoever has a good token is none.
+    cluster.node("n2").await;
+}
+
+#[tokio::test]
 async fn another_clusters_server_is_found_out() {
     let (ours, other) = (cluster().await, cluster().await);
     let token = ours.token(TokenRole::Agent).await;

@@ -19,6 +19,12 @@ async fn a_server_becomes_a_member_once_it_has_caught_up() {
     assert_eq!(listed.len(), 2);
     assert_eq!(listed[1].member.addresses, addresses);
     assert!(listed[1].voter);
+    let moved = ["10.0.0.9:6443".to_owned()];
+    sampan_join::update_addresses(&joined, &[cluster.url()], &moved).await.unwrap();
+    assert_eq!(cluster.admin().members().await.unwrap()[1].member.addresses, moved);
+    let bad = ["nowhere".to_owned()];
+    let error = sampan_join::update_addresses(&joined, &[cluster.url()], &bad).await.unwrap_err();
+    assert_eq!(error.to_string(), "\"nowhere\" is no address of the form host:port");
 }
 
 #[tokio::test]
