@@ -95,7 +95,7 @@ impl Directory {
         let mut known = self.known.write();
         if at > known.effective && members.contains_key(&self.id) {
             // It was taken in again.
-            self.removed.send_if_modified(|removed| std::mem::take(removed));
+            self.removed.send_if_modified(std::mem::take);
         }
         if !members.is_empty() {
             known.members = members;

@@ -34,7 +34,7 @@ pub enum SnapshotData {
     /// What this member sends.
     Cut(Arc<Cut>),
     /// What this member received, whole.
-    Built(Build),
+    Built(Box<Build>),
 }
 
 type StateSnapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
@@ -214,7 +214,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let applied = to_wal(meta.last_log_id);
         let install = move || {
             let build = match snapshot {
-                SnapshotData::Built(build) => build,
+                SnapshotData::Built(build) => *build,
                 SnapshotData::Cut(cut) => built_from(&machine, &cut)?,
             };
             machine.install(build, applied)

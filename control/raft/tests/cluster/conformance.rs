@@ -54,7 +54,7 @@ impl Storage for Within {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_of_three_conforms() {
     conformance::run_where(but_restores, || async {
-        let cluster = Cluster::of(3).await;
+        let cluster = Cluster::all_durable(3).await;
         let store = cluster.store(cluster.leader().await);
         Arc::new(Within { store, _cluster: cluster }) as Store
     })
@@ -64,7 +64,7 @@ async fn the_leader_of_three_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_of_three_conforms() {
     conformance::run_where(but_restores, || async {
-        let cluster = Cluster::of(3).await;
+        let cluster = Cluster::all_durable(3).await;
         let leader = cluster.leader().await;
         let store = cluster.store(cluster.other(&[leader]));
         Arc::new(Within { store, _cluster: cluster }) as Store

@@ -120,6 +120,8 @@ impl Peers for NetPeers {
         if self.ended.is_cancelled() || cut(&self.from) || cut(&to.id) {
             return Err(unreachable());
         }
+        // Held until the new one is among them: whoever detaches a member misses none.
+        let mut links = state.links.lock();
         let store = state.stores.lock().get(&to.id).cloned().ok_or_else(unreachable)?;
         // A snapshot's sender is not far ahead of its receiver, as on a real network.
         let room = if open.kind == Kind::Snapshot { 2 } else { 64 };
@@ -137,7 +139,6 @@ impl Peers for NetPeers {
         };
         let (ours, theirs, from) = (wrap(ours), wrap(theirs), self.from);
         let serving = tokio::spawn(async move { store.serve_link(from, open, theirs).await });
-        let mut links = state.links.lock();
         links.retain(|live| !live.serving.is_finished());
         links.push(Live { from, to: to.id, broken, serving });
         Ok(ours)

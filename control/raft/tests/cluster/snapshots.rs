@@ -67,6 +67,7 @@ async fn a_learner_joins_by_snapshot_while_writes_go_on() {
     store.promote(cluster.id(joined)).await.unwrap();
     assert!(store.members()[1].voter);
     // What came by snapshot is on its disk.
+    drop(learner);
     cluster.crash(joined).await;
     cluster.restart(joined).await;
     same_everywhere(&cluster).await;

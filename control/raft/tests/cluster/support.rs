@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sampan_raft::{Member, MemberId, RaftConfig, RaftStore, Start, Timing};
 use sampan_store::{DurableConfig, Op, RangeRequest, Revision, Storage, StorageError, Txn, TxnResponse};
 use tempfile::TempDir;
@@ -48,19 +49,34 @@ pub(crate) struct Node {
 pub(crate) struct Cluster {
     pub(crate) net: Net,
     pub(crate) nodes: Vec<Node>,
+    /// What lives in memory only.
+    volatile: Vec<Bytes>,
 }
 
 impl Cluster {
-    /// A cluster of one member.
+    /// A cluster of one member, whose keys under `/leases/` live in memory only.
     pub(crate) async fn alone() -> Self {
-        let mut cluster = Self { net: Net::default(), nodes: Vec::new() };
+        Self::alone_with(vec!["/leases/".into()]).await
+    }
+
+    async fn alone_with(volatile: Vec<Bytes>) -> Self {
+        let mut cluster = Self { net: Net::default(), nodes: Vec::new(), volatile };
         cluster.add().await;
         cluster
     }
 
     /// A cluster of `voters` members that all vote.
     pub(crate) async fn of(voters: usize) -> Self {
-        let mut cluster = Self::alone().await;
+        Self::alone().await.grown(voters).await
+    }
+
+    /// The same, with all keys on disk.
+    pub(crate) async fn all_durable(voters: usize) -> Self {
+        Self::alone_with(Vec::new()).await.grown(voters).await
+    }
+
+    async fn grown(self, voters: usize) -> Self {
+        let mut cluster = self;
         for _ in 1..voters {
             let node = cluster.add().await;
             let member = cluster.nodes[node].member.clone();
@@ -80,7 +96,8 @@ impl Cluster {
 
     pub(crate) async fn start(&mut self, number: usize, start: Start) {
         let node = &mut self.nodes[number];
-        let config = config(node.dir.path().to_owned(), node.member.clone());
+        let mut config = config(node.dir.path().to_owned(), node.member.clone());
+        config.store.volatile_prefixes.clone_from(&self.volatile);
         let peers = self.net.peers(node.member.id);
         let store = RaftStore::open(config, start, peers).await.unwrap();
         self.net.attach(&store);

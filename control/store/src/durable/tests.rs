@@ -27,6 +27,18 @@ fn put(machine: &Machine, key: &str, value: &[u8]) -> Command {
     Command::Txn { floor: 0, txn: prepared.txn }
 }
 
+/// Bytes that do not compress.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
 /// Some of everything; returns the last entry.
 fn fill(machine: &Machine) -> LogId {
     let cluster = ClusterId(9);
@@ -37,7 +49,7 @@ fn fill(machine: &Machine) -> LogId {
             0 => format!("/v/{}", at % 15),
             _ => format!("/k/{}", at % 30),
         };
-        machine.apply(id(at), &put(machine, &key, format!("{at}").repeat(300).as_bytes())).unwrap();
+        machine.apply(id(at), &put(machine, &key, &noise(at, 600))).unwrap();
     }
     machine.apply(id(103), &Command::Reserve { upto: 5_000 }).unwrap();
     id(103)
