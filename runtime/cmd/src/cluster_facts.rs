@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ipnet::Ipv4Net;
 use sampan_store::{Compare, Op, RangeRequest, Revision, Storage, Txn};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{CommandError, Doing};
 use crate::settings::Settings;
@@ -14,7 +13,7 @@ use crate::settings::Settings;
 const KEY: &[u8] = b"/sampan/cluster-facts";
 
 /// See the module's description.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClusterFacts {
     /// The range of pod addresses.
     pub(crate) cluster_cidr: Ipv4Net,
@@ -27,7 +26,8 @@ pub(crate) struct ClusterFacts {
 impl ClusterFacts {
     /// As this server was started.
     pub(crate) fn of_settings(settings: &Settings) -> Self {
-        let prefix = settings.node_prefix.unwrap_or_else(|| sampan_network::plan::node_prefix(settings.node.max_pods));
+        let prefix =
+            settings.node_prefix.unwrap_or_else(|| sampan_network::plan::node_prefix(settings.node.max_pods));
         Self {
             cluster_cidr: settings.cluster_cidr,
             service_cidr: settings.service_cidr,
@@ -39,7 +39,7 @@ impl ClusterFacts {
     pub(crate) async fn agree(store: &dyn Storage, settings: &Settings) -> Result<Self, CommandError> {
         let unusable = || "the cluster's settings cannot be read".to_owned();
         let ours = Self::of_settings(settings);
-        let value = serde_json::to_vec(&ours).doing(unusable)?;
+        let value = serde_json::to_vec(&ours.to_map()).doing(unusable)?;
         let key = Bytes::from_static(KEY);
         let first = Txn {
             compares: vec![Compare::ModRevision { key: key.clone(), revision: Revision(0) }],
@@ -51,7 +51,8 @@ impl ClusterFacts {
         }
         let found = retried(|| store.range(RangeRequest::key(key.clone()))).await.doing(unusable)?;
         let held = found.kvs.first().ok_or_else(|| CommandError::new(unusable()))?;
-        let held: Self = serde_json::from_slice(&held.value).doing(unusable)?;
+        let held: BTreeMap<String, String> = serde_json::from_slice(&held.value).doing(unusable)?;
+        let held = Self::from_map(&held).ok_or_else(|| CommandError::new(unusable()))?;
         for (option, ours, held) in [
             ("--cluster-cidr", ours.cluster_cidr, held.cluster_cidr),
             ("--service-cidr", ours.service_cidr, held.service_cidr),

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-
 use crate::error::{CommandError, Doing};
 use crate::server::SERVER_FILE;
 use crate::settings::Settings;

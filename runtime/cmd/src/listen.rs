@@ -17,8 +17,8 @@ pub(crate) async fn tcp(settings: &Settings) -> Result<TcpListener, CommandError
     TcpListener::bind(address).await.map_err(|error| cannot(address, "TCP", &error))
 }
 
-/// Listens for clients, and for servers and nodes on the same port.
-pub(crate) async fn tcp_and_udp(settings: &Settings) -> Result<(TcpListener, UdpSocket), CommandError> {
+/// Listens for clients, on a port that is free for servers and nodes as well, who come over UDP.
+pub(crate) async fn tcp_and_udp(settings: &Settings) -> Result<TcpListener, CommandError> {
     let mut attempts = if settings.port == 0 { ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
@@ -26,8 +26,9 @@ pub(crate) async fn tcp_and_udp(settings: &Settings) -> Result<(TcpListener, Udp
         let address = listener
             .local_addr()
             .map_err(|error| CommandError::caused("the API's port is not known", error))?;
+        // Whoever serves them binds it again.
         match UdpSocket::bind(address) {
-            Ok(socket) => return Ok((listener, socket)),
+            Ok(_) => return Ok(listener),
             Err(error) if error.kind() == ErrorKind::AddrInUse && attempts > 0 => {}
             Err(error) => return Err(cannot(address, "UDP", &error)),
         }

@@ -52,14 +52,6 @@ pub(crate) fn reset_key(data_dir: &Path) -> Result<[u8; 64], CommandError> {
     Ok(key)
 }
 
-/// Copies a file that only its owner may read.
-pub(crate) fn copy_private(from: &Path, to: &Path) -> std::io::Result<()> {
-    if let Some(directory) = to.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    write_private(to, &std::fs::read(from)?)
-}
-
 fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let mut file = std::fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(content)?;

@@ -54,11 +54,7 @@ impl Api {
 
     /// Elsewhere.
     pub(crate) fn remote(agent: &sampan_agent::Agent) -> Self {
-        Self {
-            client: agent.client(),
-            link: Some(agent.api_link()),
-            clock_skew: Some(agent.clock_skew()),
-        }
+        Self { client: agent.client(), link: Some(agent.api_link()), clock_skew: Some(agent.clock_skew()) }
     }
 }
 
@@ -101,7 +97,7 @@ pub(crate) async fn start(
     config.max_pods = max_pods;
     config.shutdown_grace = SHUTDOWN_GRACE;
     config.api_service = place.service_cidr.hosts().next().map(|ip| (ip.to_string(), place.api_port));
-    config.api_link = api.link;
+    config.link = api.link;
     config.clock_skew = api.clock_skew;
     let kubelet = Kubelet::new(config).await.doing(|| "the node cannot start".to_owned())?;
     reached(kubelet.server());

@@ -152,9 +152,7 @@ impl Settings {
         let node = NodeSettings::new(mode, args.node)?;
         let (loopback, kubeconfig) = match mode {
             Mode::Dev => (Ipv4Addr::LOCALHOST, node.data_dir.join("kubeconfig.yaml")),
-            Mode::Server | Mode::Agent => {
-                (Ipv4Addr::UNSPECIFIED, PathBuf::from("/etc/sampan/sampan.yaml"))
-            }
+            Mode::Server | Mode::Agent => (Ipv4Addr::UNSPECIFIED, PathBuf::from("/etc/sampan/sampan.yaml")),
         };
         if overlap(&args.cluster_cidr, &args.service_cidr) {
             return Err(CommandError::new(format!(

@@ -87,7 +87,9 @@ pub(super) async fn claim(records: &Records, name: &str, parts: u32, now: Timest
             return Ok(index);
         }
     }
-    Err(Status::unavailable("the node's part of the range of pod addresses could not be written down; try again"))
+    Err(Status::unavailable(
+        "the node's part of the range of pod addresses could not be written down; try again",
+    ))
 }
 
 async fn observe(records: &Records) -> Result<Vec<Held>, Status> {
@@ -132,7 +134,8 @@ mod tests {
         let now = Timestamp::now();
         let names: Vec<String> = (0..8).map(|number| format!("n{number}")).collect();
         let claims = names.iter().map(|name| claim(&records, name, 8, now));
-        let mut given: Vec<u32> = futures::future::join_all(claims).await.into_iter().map(Result::unwrap).collect();
+        let mut given: Vec<u32> =
+            futures::future::join_all(claims).await.into_iter().map(Result::unwrap).collect();
         let again = claim(&records, "n3", 8, now).await.unwrap();
         assert_eq!(again, given[3]);
         given.sort_unstable();

@@ -4,7 +4,9 @@ mod admin;
 mod cluster;
 mod snapshot;
 
-pub(crate) use admin::{CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, TokenArgs, TokenCommand, TokenRole};
+pub(crate) use admin::{
+    CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, TokenArgs, TokenCommand, TokenRole,
+};
 pub(crate) use cluster::{AgentArgs, ClusterArgs, JoinArgs, NodeArgs, ServerArgs};
 pub(crate) use snapshot::{S3Args, SnapshotArgs, SnapshotCommand, SnapshotTargetArgs};
 

@@ -7,9 +7,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use sampan_join::{AdminClient, JoinError, MemberState, NewToken, RotationStatus, TokenInfo, TokenRole};
 
-use crate::args::{
-    CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, TokenArgs, TokenCommand,
-};
+use crate::args::{CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, TokenArgs, TokenCommand};
 use crate::data_dir;
 use crate::error::{CommandError, Doing};
 use crate::server::SERVER_FILE;
@@ -100,7 +98,10 @@ pub(super) fn member(args: MemberArgs) -> Result<ExitCode, CommandError> {
 }
 
 fn members(members: &[MemberState]) -> String {
-    let mut text = format!("{:<18} {:<24} {:<15} {:<10} {:<8} {}\n", "ID", "NAME", "ROLE", "REACHABLE", "LAG", "ADDRESS");
+    let mut text = format!(
+        "{:<18} {:<24} {:<15} {:<10} {:<8} {}\n",
+        "ID", "NAME", "ROLE", "REACHABLE", "LAG", "ADDRESS"
+    );
     for state in members {
         let role = match (state.voter, state.leader) {
             (_, true) => "voter, leader",

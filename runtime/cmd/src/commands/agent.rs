@@ -43,7 +43,9 @@ async fn serve(settings: &AgentSettings) -> Result<ExitCode, CommandError> {
     };
     let place = place(&joined)?;
     let machine = Machine::new(settings, &joined)?;
-    let agent = Agent::start(machine.config(settings, &joined)).await.doing(|| "the agent cannot start".to_owned())?;
+    let agent = Agent::start(machine.config(settings, &joined))
+        .await
+        .doing(|| "the agent cannot start".to_owned())?;
     let mut components = Components::default();
     renewal(&mut components, joined, &machine);
     let router = agent.router().clone();
@@ -142,7 +144,8 @@ async fn first_time(settings: &AgentSettings, join: &Join, tls: &Path) -> Result
 
 /// Where this node is in the cluster, as it was told when it joined.
 fn place(joined: &Joined) -> Result<node::Place, CommandError> {
-    let lacking = || CommandError::new("the server did not tell which pod addresses this node has; it is too old");
+    let lacking =
+        || CommandError::new("the server did not tell which pod addresses this node has; it is too old");
     let facts = ClusterFacts::from_map(&joined.settings).ok_or_else(lacking)?;
     let index = joined.settings.get(sampan_join::NODE_INDEX).and_then(|text| text.parse().ok());
     let port = joined
@@ -184,8 +187,9 @@ impl Machine {
             machine::reset_key(data_dir)?,
             Arc::clone(&clock) as Arc<dyn Clock>,
         );
-        let endpoint = Endpoint::bind(config).doing(|| format!("cannot send from {any} (UDP)"))?;
-        let mut servers: Vec<String> = addresses(joined).map(|address| format!("https://{address}")).collect();
+        let endpoint = Endpoint::bind_dialler(config).doing(|| format!("cannot send from {any} (UDP)"))?;
+        let mut servers: Vec<String> =
+            addresses(joined).map(|address| format!("https://{address}")).collect();
         servers.extend(settings.join.iter().map(|join| join.url.clone()));
         Ok(Self { identity, endpoint, clock, servers: Arc::new(RwLock::new(servers)) })
     }
@@ -198,7 +202,6 @@ impl Machine {
             &settings.node.name,
             settings.node.data_dir.join("agent"),
             self.endpoint.clone(),
-            Arc::clone(&self.clock) as Arc<dyn Clock>,
             servers,
         );
         config.local_port = Some(settings.local_port);
@@ -221,7 +224,8 @@ fn renewal(components: &mut Components, joined: Joined, machine: &Machine) {
     let (asked, told) = (Arc::clone(&machine.servers), Arc::clone(&machine.servers));
     let identity = machine.identity.clone();
     let clock = Arc::clone(&machine.clock);
-    let now = move || Timestamp::try_from(clock.now().max(clock.floor())).unwrap_or_else(|_| Timestamp::now());
+    let now =
+        move || Timestamp::try_from(clock.now().max(clock.floor())).unwrap_or_else(|_| Timestamp::now());
     let renewer = Renewer::new(
         joined,
         RenewFrom::Servers(Arc::new(move || asked.read().clone())),

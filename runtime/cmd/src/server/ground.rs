@@ -3,19 +3,18 @@
 //! A machine is one of three: the first server of its cluster (or the only one), one that has
 //! joined, and one that is about to join. All three end in the same state.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use sampan_agent::Gateway;
 use sampan_apiserver::pki::{MachineRole, Pki};
-use sampan_join::{Enrollment, Joined, KeyId, MachineKey, enroll, join_members, joined, start_first};
-use sampan_raft::{Member, RaftConfig, RaftStore, Start, Timing};
+use sampan_join::{Enrollment, Joined, KeyId, MachineKey, enroll, join_members, joined, prepare_server};
+use sampan_raft::{Member, NoPeers, Peers, QuicPeers, RaftConfig, RaftStore, Start, Timing};
 use sampan_transport::{Clock, Endpoint, EndpointConfig, FloorFile, Identity};
 use tokio_util::sync::CancellationToken;
 
-use super::peers::LatePeers;
 use super::{names, peers};
 use crate::cluster_facts::ClusterFacts;
 use crate::error::{CommandError, Doing};
@@ -44,8 +43,9 @@ pub(super) struct Machines {
     pub(super) identity: Identity,
     pub(super) clock: Arc<FloorFile>,
     pub(super) key: KeyId,
-    pub(super) cluster_id: String,
     pub(super) addresses: Vec<String>,
+    /// The file with the keys that the store seals values with.
+    pub(super) sealing_keys: PathBuf,
     /// Taken by whoever renews it.
     pub(super) joined: Mutex<Option<Joined>>,
     /// Who serves nodes, once the API is there.
@@ -68,29 +68,18 @@ impl Ground {
     pub(super) async fn prepare(settings: &Settings, port: u16) -> Result<Self, CommandError> {
         let tls = settings.node.data_dir.join("tls");
         let known = joined(&tls).doing(|| "this machine's keys cannot be used".to_owned())?;
-        let known = match (known, &settings.join) {
-            (Some(known), _) => Some(as_server(known, settings)?),
-            (None, Some(join)) => Some(Self::enroll(settings, join, port).await?),
-            (None, None) => None,
-        };
+        match (&known, &settings.join) {
+            (Some(known), _) => check(known, settings)?,
+            (None, Some(join)) => drop(Self::enroll(settings, join, port).await?),
+            (None, None) => {}
+        }
         let pki = Pki::load_or_create(&tls, names::serving(settings))
             .doing(|| "certificates cannot be made".to_owned())?;
-        let pki = Arc::new(pki);
-        let key = MachineKey::load_or_create(&tls).doing(|| "this machine's key cannot be used".to_owned())?;
-        let addresses = names::for_machines(settings, port);
-        let member = Member {
-            id: key.id().member_id(),
-            name: settings.node.name.clone(),
-            addresses: addresses.clone(),
-            key: key.id().0,
-        };
-        let peers = Arc::new(LatePeers::default());
-        let opened = Opening { settings, pki: &pki, peers: &peers, tls: &tls, port };
-        let ground = match settings.replication {
-            None => opened.alone(member, known.is_some()).await?,
-            Some(_) => opened.with_others(member, known, addresses).await?,
-        };
-        Ok(ground)
+        let opening = Opening { settings, pki: Arc::new(pki), port };
+        match settings.replication {
+            None => opening.alone(&tls, known.is_some()).await,
+            Some(replication) => opening.with_others(&tls, replication.force_new_cluster).await,
+        }
     }
 
     async fn enroll(settings: &Settings, join: &Join, port: u16) -> Result<Joined, CommandError> {
@@ -154,7 +143,7 @@ impl Ground {
 }
 
 /// A machine that has joined must have joined as what it is started as.
-fn as_server(known: Joined, settings: &Settings) -> Result<Joined, CommandError> {
+fn check(known: &Joined, settings: &Settings) -> Result<(), CommandError> {
     if !known.roles.contains(&MachineRole::Server) {
         return Err(CommandError::new(format!(
             "{} is that of an agent; run 'sampan agent', or name another directory with --data-dir",
@@ -167,28 +156,28 @@ fn as_server(known: Joined, settings: &Settings) -> Result<Joined, CommandError>
             known.name, known.name
         )));
     }
-    Ok(known)
+    Ok(())
 }
 
 /// What opening the store takes.
 struct Opening<'a> {
     settings: &'a Settings,
-    pki: &'a Arc<Pki>,
-    peers: &'a Arc<LatePeers>,
-    tls: &'a Path,
+    pki: Arc<Pki>,
     port: u16,
 }
 
 impl Opening<'_> {
-    fn config(&self, member: Member, sealing_keys: Option<&Path>) -> Result<RaftConfig, CommandError> {
-        let data_dir = &self.settings.node.data_dir;
-        let store = store::config(data_dir);
-        if let Some(file) = sealing_keys
-            && !store.keys.exists()
-        {
-            machine::copy_private(file, &store.keys)
-                .doing(|| format!("the key file {} cannot be written", store.keys.display()))?;
+    fn config(&self, key: KeyId, sealing_keys: Option<PathBuf>) -> RaftConfig {
+        let mut store = store::config(&self.settings.node.data_dir);
+        if let Some(keys) = sealing_keys {
+            store.keys = keys;
         }
+        let member = Member {
+            id: key.member_id(),
+            name: self.settings.node.name.clone(),
+            addresses: names::for_machines(self.settings, self.port),
+            key: key.0,
+        };
         let mut config = RaftConfig::new(store, member);
         if let Some(replication) = self.settings.replication {
             let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -198,95 +187,68 @@ impl Opening<'_> {
                 election_max: millis(replication.election) * 2,
             };
         }
-        Ok(config)
+        config
     }
 
     async fn open(
         &self,
-        member: Member,
-        sealing_keys: Option<&Path>,
+        config: RaftConfig,
         start: Start,
+        peers: Arc<dyn Peers>,
     ) -> Result<Arc<RaftStore>, CommandError> {
-        let config = self.config(member, sealing_keys)?;
-        let peers = Arc::clone(self.peers) as Arc<dyn sampan_raft::Peers>;
         let opened = RaftStore::open(config, start, peers).await;
         opened.map_err(|error| store::explain(error, &self.settings.node.data_dir))
     }
 
     /// `sampan dev`: the same store, with nobody else.
-    async fn alone(&self, member: Member, has_joined: bool) -> Result<Ground, CommandError> {
+    async fn alone(self, tls: &Path, has_joined: bool) -> Result<Ground, CommandError> {
         if has_joined {
             return Err(CommandError::new(format!(
                 "{} is that of a server; run 'sampan server', or name another directory with --data-dir",
                 self.settings.node.data_dir.display()
             )));
         }
-        let store = self.open(member, None, Start::Bootstrap).await?;
+        let key = MachineKey::load_or_create(tls).doing(|| "this machine's key cannot be used".to_owned())?;
+        let config = self.config(key.id(), None);
+        let store = self.open(config, Start::Bootstrap, Arc::new(NoPeers)).await?;
         let facts = ClusterFacts::of_settings(self.settings);
         self.ground(store, facts, None)
     }
 
-    async fn with_others(
-        &self,
-        member: Member,
-        known: Option<Joined>,
-        addresses: Vec<String>,
-    ) -> Result<Ground, CommandError> {
-        let force = self.settings.replication.is_some_and(|replication| replication.force_new_cluster);
-        let sealing_keys = known.as_ref().and_then(Joined::sealing_keys);
-        let joins = known.as_ref().is_some_and(|known| !known.servers.is_empty());
-        let start = match (force, joins) {
+    async fn with_others(self, tls: &Path, force: bool) -> Result<Ground, CommandError> {
+        let joined = prepare_server(tls, &self.pki, &self.settings.node.name, &ROLES)
+            .doing(|| "this machine's certificates cannot be made".to_owned())?;
+        let start = match (force, joined.servers.is_empty()) {
             (true, _) => Start::ForceNew,
-            (false, true) => Start::Join,
-            (false, false) => Start::Bootstrap,
+            (false, false) => Start::Join,
+            (false, true) => Start::Bootstrap,
         };
-        let mut machines = match known {
-            Some(known) => Some(self.machines(known, &addresses)?),
-            None => None,
-        };
-        let store = self.open(member.clone(), sealing_keys.as_deref(), start).await?;
-        if let Some(machines) = &machines {
-            machines.accept(&store);
-            if start == Start::Join {
-                self.become_member(&store, machines, member.id).await?;
-            }
-        }
-        let cluster_id = store.cluster_id().to_string();
-        if machines.as_ref().is_none_or(|machines| machines.cluster_id != cluster_id) {
-            // The first start, or a cluster that was made anew from a snapshot or by force.
-            let name = &self.settings.node.name;
-            let first = start_first(self.tls, self.pki, &cluster_id, name, &ROLES)
-                .doing(|| "this machine's certificates cannot be made".to_owned())?;
-            match &mut machines {
-                Some(machines) => {
-                    machines.cluster_id = cluster_id;
-                    *machines.joined.lock() = Some(first);
-                }
-                None => {
-                    let made = self.machines(first, &addresses)?;
-                    made.accept(&store);
-                    machines = Some(made);
-                }
-            }
+        let config = self.config(joined.key.id(), joined.sealing_keys());
+        let sealing_keys = config.store.keys.clone();
+        let machines = self.machines(joined, sealing_keys)?;
+        let peers = Arc::new(QuicPeers::new(machines.endpoint.clone()));
+        let store = self.open(config, start, peers).await?;
+        machines.accept(&store);
+        if start == Start::Join {
+            self.become_member(&store, &machines).await?;
         }
         let facts = ClusterFacts::agree(&*store, self.settings).await?;
-        self.ground(store, facts, machines)
+        self.ground(store, facts, Some(machines))
     }
 
     fn ground(
-        &self,
+        self,
         store: Arc<RaftStore>,
         facts: ClusterFacts,
         machines: Option<Machines>,
     ) -> Result<Ground, CommandError> {
         let names = names::serving(&Settings { service_cidr: facts.service_cidr, ..self.settings.clone() });
         self.pki.set_names(names).doing(|| "the API's certificate cannot be made".to_owned())?;
-        let pki = Arc::clone(self.pki);
-        Ok(Ground { store, pki, facts, machines, node_index: OnceLock::new() })
+        Ok(Ground { store, pki: self.pki, facts, machines, node_index: OnceLock::new() })
     }
 
     /// Binds the endpoint that other machines are reached from.
-    fn machines(&self, joined: Joined, addresses: &[String]) -> Result<Machines, CommandError> {
+    fn machines(&self, joined: Joined, sealing_keys: PathBuf) -> Result<Machines, CommandError> {
         let data_dir = &self.settings.node.data_dir;
         let identity = machine::identity(&joined, MachineRole::Server)?;
         let clock = machine::clock(data_dir)?;
@@ -297,16 +259,16 @@ impl Opening<'_> {
             machine::reset_key(data_dir)?,
             Arc::clone(&clock) as Arc<dyn Clock>,
         );
-        let endpoint = Endpoint::bind(config)
-            .doing(|| format!("cannot listen on {listen} (UDP); choose another port with --https-listen-port"))?;
-        self.peers.connect(endpoint.clone());
+        let endpoint = Endpoint::bind(config).doing(|| {
+            format!("cannot listen on {listen} (UDP); choose another port with --https-listen-port")
+        })?;
         Ok(Machines {
             endpoint,
             identity,
             clock,
             key: joined.key.id(),
-            cluster_id: joined.cluster_id.clone(),
-            addresses: addresses.to_vec(),
+            addresses: names::for_machines(self.settings, self.port),
+            sealing_keys,
             joined: Mutex::new(Some(joined)),
             gateway: Arc::default(),
             accepting: CancellationToken::new(),
@@ -314,13 +276,8 @@ impl Opening<'_> {
     }
 
     /// Asks the cluster to take this server in, until it has.
-    async fn become_member(
-        &self,
-        store: &Arc<RaftStore>,
-        machines: &Machines,
-        id: u64,
-    ) -> Result<(), CommandError> {
-        if store.members().iter().any(|standing| standing.member.id == id) {
+    async fn become_member(&self, store: &Arc<RaftStore>, machines: &Machines) -> Result<(), CommandError> {
+        if store.members().iter().any(|standing| standing.member.id == store.id()) {
             return Ok(());
         }
         let joined = machines.joined.lock().take();
@@ -336,7 +293,9 @@ impl Opening<'_> {
                     tracing::info!(why = %sampan_client::informer::chain(&error), "not a member yet; asking again");
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
-                Err(error) => break Err(error).doing(|| "the cluster does not take this server in".to_owned()),
+                Err(error) => {
+                    break Err(error).doing(|| "the cluster does not take this server in".to_owned());
+                }
             }
         };
         *machines.joined.lock() = Some(joined);

@@ -2,51 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use sampan_agent::{Gateway, ServerInfo};
 use sampan_apiserver::Handover;
-use sampan_raft::peers::{Link, PeerError, Peers};
-use sampan_raft::wire::Open;
-use sampan_raft::{Member, MemberId, QuicPeers, RaftStore};
+use sampan_raft::RaftStore;
 use sampan_transport::{ALPN, Connection, Endpoint, Purpose, Role, Stream, Target, TransportError};
 use tokio_util::sync::CancellationToken;
-
-/// Other members, once there is an endpoint to reach them from: the first member of a cluster
-/// learns which cluster it is only from its store.
-#[derive(Default)]
-pub(super) struct LatePeers {
-    real: OnceLock<QuicPeers>,
-}
-
-impl LatePeers {
-    /// Members are reached from here on.
-    pub(super) fn connect(&self, endpoint: Endpoint) {
-        // There is one endpoint in a process; the first stays.
-        drop(self.real.set(QuicPeers::new(endpoint)));
-    }
-}
-
-#[async_trait]
-impl Peers for LatePeers {
-    async fn stream(&self, to: &Member, open: Open, within: Duration) -> Result<Link, PeerError> {
-        match self.real.get() {
-            Some(real) => real.stream(to, open, within).await,
-            None => {
-                Err(PeerError::Unreachable { member: to.id, why: "this server has no endpoint yet".into() })
-            }
-        }
-    }
-
-    fn suspect(&self, member: MemberId) {
-        if let Some(real) = self.real.get() {
-            real.suspect(member);
-        }
-    }
-}
 
 /// Connections to other servers for what is not Raft's: one each, made when it is needed.
 pub(super) struct OtherServers {

@@ -15,15 +15,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::ground::{Ground, Machines, ROLES};
+use super::ground::{Ground, Machines};
 use super::group::{self, Directory, Group};
 use super::peers::{OtherServers, OverTcp};
 use super::{PATIENCE, snapshots, storage};
 use crate::components::Components;
 use crate::error::{CommandError, Doing};
 use crate::leading::while_leading;
+use crate::machine;
 use crate::settings::Settings;
-use crate::{machine, store};
 
 /// How often certificates are looked at where no other machine's depend on them.
 const RENEWAL: Duration = Duration::from_secs(6 * 3600);
@@ -103,7 +103,7 @@ async fn joining(
         JoinConfig::new(storage(ground), Arc::clone(&ground.pki), membership, cluster_id, name.as_str());
     config.settings = ground.facts.to_map();
     config.node_parts = ground.facts.node_parts();
-    let keys = store::config(&settings.node.data_dir).keys;
+    let keys = machines.sealing_keys.clone();
     config.sealing_keys = Some(Arc::new(move || std::fs::read_to_string(&keys)));
     let service = JoinService::new(config);
     service.share_authorities().await.doing(|| "the cluster's authorities cannot be read".to_owned())?;
@@ -113,7 +113,8 @@ async fn joining(
         *machines.joined.lock() = Some(joined);
         recorded.doing(|| format!("this server cannot be {name:?}"))?;
         let index = service.node_index(name).await.doing(|| "this node has no pod addresses".to_owned())?;
-        drop(ground.node_index.set(index));
+        // Set once: there is one start.
+        let _ = ground.node_index.set(index);
     }
     machine_over_tcp(&ground.pki, machines);
     Ok(service)
@@ -150,7 +151,8 @@ fn certificates(components: &mut Components, ground: &Ground) {
     let (identity, pki) = (machines.identity.clone(), Arc::clone(&ground.pki));
     let addresses = machines.addresses.clone();
     let clock = Arc::clone(&machines.clock);
-    let now = move || Timestamp::try_from(clock.now().max(clock.floor())).unwrap_or_else(|_| Timestamp::now());
+    let now =
+        move || Timestamp::try_from(clock.now().max(clock.floor())).unwrap_or_else(|_| Timestamp::now());
     let own = Arc::clone(&ground.pki);
     let renewer = Renewer::new(
         joined,

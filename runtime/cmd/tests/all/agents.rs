@@ -15,7 +15,11 @@ fn joining(name: &str, server: &Machine) -> Machine {
     Machine::agent(name, &["--node-ip", "127.0.0.1", "--server", &server.url(), "--token", &token])
 }
 
-async fn until<T, Fut: Future<Output = Option<T>>>(what: &str, machine: &Machine, look: impl Fn() -> Fut) -> T {
+async fn until<T, Fut: Future<Output = Option<T>>>(
+    what: &str,
+    machine: &Machine,
+    look: impl Fn() -> Fut,
+) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
@@ -166,10 +170,14 @@ async fn a_node_moves_to_another_server_and_logs_come_from_any() {
     servers[lost].kill();
     let left = &servers[(lost + 1) % 3];
     let client = left.client().await;
-    create(&client, &agent, json!({
-        "metadata": {"name": "after"},
-        "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "sampan/hello"}]},
-    }))
+    create(
+        &client,
+        &agent,
+        json!({
+            "metadata": {"name": "after"},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "sampan/hello"}]},
+        }),
+    )
     .await;
     let pods = Api::<Pod>::default_namespaced(client);
     until("a pod after the loss", &agent, || async {

@@ -198,8 +198,7 @@ pub(crate) async fn first(arguments: &[&str]) -> Machine {
 
 /// A server that joins another, ready.
 pub(crate) async fn joined(name: &str, first: &Machine) -> Machine {
-    let mut server =
-        Machine::server(name, &["--server", &first.url(), "--token", &first.token("server")]);
+    let mut server = Machine::server(name, &["--server", &first.url(), "--token", &first.token("server")]);
     server.start().await;
     server
 }

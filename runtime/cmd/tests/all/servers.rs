@@ -57,7 +57,13 @@ async fn a_removed_member_stays_out_and_two_lost_servers_are_survived_by_force()
     // The other of the two is lost for good: the survivor goes on by force, with all it had.
     servers[1].kill();
     servers[0].stop();
-    servers[0].set_arguments(&["server", "--disable-agent", "--bind-address", "127.0.0.1", "--force-new-cluster"]);
+    servers[0].set_arguments(&[
+        "server",
+        "--disable-agent",
+        "--bind-address",
+        "127.0.0.1",
+        "--force-new-cluster",
+    ]);
     servers[0].start().await;
     wait_for_voters(&servers[0], 1).await;
     assert!(reads(&servers[0], "kept").await);

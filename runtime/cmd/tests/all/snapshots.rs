@@ -13,7 +13,10 @@ async fn a_saved_snapshot_brings_the_state_back_as_a_new_cluster() {
     server.ok(&["snapshot", "save", &plain]);
     server.ok(&["snapshot", "save", &sealed, "--passphrase-file", &secret]);
     let again = server.run(&["snapshot", "save", &plain]);
-    assert!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("--force"), "{again:?}");
+    assert!(
+        !again.status.success() && String::from_utf8_lossy(&again.stderr).contains("--force"),
+        "{again:?}"
+    );
     write(&server, "later").await;
 
     for file in [&plain, &sealed] {
@@ -53,7 +56,9 @@ async fn a_damaged_snapshot_is_refused_with_the_reason_and_changes_nothing() {
     let mut flipped = whole.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x40;
-    for (content, part) in [(flipped, "damaged"), (whole[..whole.len() - 9].to_vec(), ""), (b"text".to_vec(), "snapshot")] {
+    for (content, part) in
+        [(flipped, "damaged"), (whole[..whole.len() - 9].to_vec(), ""), (b"text".to_vec(), "snapshot")]
+    {
         std::fs::write(&file, content).unwrap();
         for command in ["status", "restore"] {
             let arguments: Vec<&str> = vec!["snapshot", command, &file];
