@@ -88,7 +88,7 @@ async fn mistakes_at_joining_are_one_line_and_leave_nothing() {
         (wrong.as_str(), "token"),
         (revoked.as_str(), "token"),
         (agent.as_str(), "agent"),
-        (foreign.as_str(), "authority"),
+        (foreign.as_str(), "another cluster"),
         ("nonsense", "token"),
     ] {
         let machine = Machine::server("s2", &["--server", &url, "--token", token]);

@@ -19,11 +19,9 @@ async fn a_saved_snapshot_brings_the_state_back_as_a_new_cluster() {
     );
     write(&server, "later").await;
 
-    for file in [&plain, &sealed] {
-        let status = crate::cluster::sampan()
-            .args(["snapshot", "status", file, "--passphrase-file", &secret])
-            .output()
-            .unwrap();
+    for arguments in [vec![&*plain], vec![&*sealed, "--passphrase-file", &*secret], vec![&*sealed]] {
+        let status =
+            crate::cluster::sampan().args(["snapshot", "status"]).args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&status.stdout).to_lowercase();
         assert!(status.status.success(), "{status:?}");
         for part in ["revision", "keys", "size", "sha256"] {
