@@ -44,7 +44,7 @@ impl Membership for Group {
             Ok(standings) => standings,
             Err(_) => self.0.members(),
         };
-        let state = |standing: sampan_raft::wire::Standing| MemberState {
+        let state = |standing: sampan_raft::MemberStatus| MemberState {
             member: Member {
                 id: standing.member.id,
                 name: standing.member.name,
@@ -85,8 +85,8 @@ fn to_raft(member: Member) -> sampan_raft::Member {
     sampan_raft::Member { id: member.id, name: member.name, addresses: member.addresses, key: member.key.0 }
 }
 
-fn refused(error: sampan_raft::wire::MembershipError) -> MembershipError {
-    use sampan_raft::wire::MembershipError as Raft;
+fn refused(error: sampan_raft::MembershipError) -> MembershipError {
+    use sampan_raft::MembershipError as Raft;
     match error {
         Raft::NotMember { id } => MembershipError::NotFound(sampan_join::format_member_id(id)),
         error @ Raft::Unavailable { .. } => {
