@@ -111,6 +111,11 @@ impl Storage for CopyStore {
         Revision(self.state.read().revision)
     }
 
+    /// A copy is as current as it can be: there is nobody to ask.
+    async fn current_revision(&self) -> Result<Revision, StorageError> {
+        Ok(self.revision())
+    }
+
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StorageError> {
         let state = self.state.read();
         let current = Revision(state.revision);
