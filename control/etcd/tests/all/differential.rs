@@ -340,14 +340,14 @@ fn strip_op(op: &mut pb::ResponseOp) {
 }
 
 /// Both servers, and what is known of their revisions.
-pub struct Both {
-    pub ours: Clients,
-    pub theirs: Clients,
+pub(crate) struct Both {
+    pub(crate) ours: Clients,
+    pub(crate) theirs: Clients,
     history: History,
 }
 
 impl Both {
-    pub async fn new(ours: Clients, theirs: Clients) -> Self {
+    pub(crate) async fn new(ours: Clients, theirs: Clients) -> Self {
         let at = |response: pb::RangeResponse| response.header.unwrap().revision;
         let probe = pb::RangeRequest { key: Bytes::from_static(b"probe"), ..Default::default() };
         let first = (at(ours.range(probe.clone()).await.unwrap()), at(theirs.range(probe).await.unwrap()));
@@ -355,18 +355,18 @@ impl Both {
     }
 
     /// The name, for requests, of a revision in their terms.
-    pub fn symbol(&self, theirs: i64) -> i64 {
+    pub(crate) fn symbol(&self, theirs: i64) -> i64 {
         let at = self.history.0.iter().rposition(|(_, known)| *known == theirs).expect("a known revision");
         i64::try_from(self.history.0.len() - at).unwrap()
     }
 
     /// What a revision of that name is for ours and for theirs.
-    pub fn sent(&self, symbol: i64) -> (i64, i64) {
+    pub(crate) fn sent(&self, symbol: i64) -> (i64, i64) {
         (self.history.sent(Side::Ours, symbol), self.history.sent(Side::Theirs, symbol))
     }
 
     /// An event of ours in their terms.
-    pub fn in_their_terms(&self, mut event: mvccpb::Event) -> mvccpb::Event {
+    pub(crate) fn in_their_terms(&self, mut event: mvccpb::Event) -> mvccpb::Event {
         event.kv.iter_mut().chain(&mut event.prev_kv).for_each(|kv| translate_kv(kv, &self.history));
         event
     }
@@ -401,30 +401,33 @@ impl Both {
         }
     }
 
-    pub async fn range(&mut self, request: &pb::RangeRequest) -> Result<Option<pb::RangeResponse>, String> {
+    pub(crate) async fn range(
+        &mut self,
+        request: &pb::RangeRequest,
+    ) -> Result<Option<pb::RangeResponse>, String> {
         let ours = self.ours.range(self.history.range(Side::Ours, request)).await;
         let theirs = self.theirs.range(self.history.range(Side::Theirs, request)).await;
         self.judge(ours, theirs)
     }
 
-    pub async fn put(&mut self, request: &pb::PutRequest) -> Result<Option<pb::PutResponse>, String> {
+    pub(crate) async fn put(&mut self, request: &pb::PutRequest) -> Result<Option<pb::PutResponse>, String> {
         let (ours, theirs) = (self.ours.put(request.clone()).await, self.theirs.put(request.clone()).await);
         self.judge(ours, theirs)
     }
 
-    pub async fn txn(&mut self, request: &pb::TxnRequest) -> Result<Option<pb::TxnResponse>, String> {
+    pub(crate) async fn txn(&mut self, request: &pb::TxnRequest) -> Result<Option<pb::TxnResponse>, String> {
         let ours = self.ours.txn(self.history.txn(Side::Ours, request)).await;
         let theirs = self.theirs.txn(self.history.txn(Side::Theirs, request)).await;
         self.judge(ours, theirs)
     }
 
-    pub async fn compact(&mut self, revision: i64) -> Result<Option<pb::CompactionResponse>, String> {
+    pub(crate) async fn compact(&mut self, revision: i64) -> Result<Option<pb::CompactionResponse>, String> {
         let ours = self.ours.compact(self.history.sent(Side::Ours, revision)).await;
         let theirs = self.theirs.compact(self.history.sent(Side::Theirs, revision)).await;
         self.judge(ours, theirs)
     }
 
-    pub async fn grant(&mut self, id: i64, ttl: i64) -> Result<(), String> {
+    pub(crate) async fn grant(&mut self, id: i64, ttl: i64) -> Result<(), String> {
         let (ours, theirs) = (self.ours.grant(id, ttl).await, self.theirs.grant(id, ttl).await);
         self.judge(ours, theirs).map(drop)
     }
@@ -522,7 +525,8 @@ fn compare_with_etcd(storage: impl FnOnce(&std::path::Path) -> BoxFuture<'_, Arc
     let seed = number_from("SAMPAN_FUZZ_SEED", 1);
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 0, ..Default::default() };
+    let config =
+        ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 0, ..Default::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let steps = prop::collection::vec(step(), 1..STEPS);
     let cell = std::cell::RefCell::new(&mut both);

@@ -16,21 +16,21 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use crate::support::{Clients, PATIENCE, clients, key, on_disk, ours, ours_with, prefix};
 
 /// A member whose leadership comes and goes as the test says.
-pub struct Fickle(pub watch::Sender<Leadership>);
+pub(crate) struct Fickle(pub(crate) watch::Sender<Leadership>);
 
 impl Fickle {
-    pub fn new(leads: bool) -> Arc<Self> {
+    pub(crate) fn new(leads: bool) -> Arc<Self> {
         let fickle = Arc::new(Self(watch::Sender::new(Leadership::default())));
         fickle.leads(leads);
         fickle
     }
 
-    pub fn leads(&self, mine: bool) {
+    pub(crate) fn leads(&self, mine: bool) {
         let leader = Some(if mine { 1 } else { 2 });
         self.0.send_modify(|now| *now = Leadership { leader, term: now.term + 1, mine });
     }
 
-    pub fn nobody_leads(&self) {
+    pub(crate) fn nobody_leads(&self) {
         self.0.send_modify(|now| *now = Leadership { leader: None, mine: false, ..*now });
     }
 }

@@ -22,20 +22,24 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 /// How long anything may take on a machine under load.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Our server; it stops when this is dropped.
-pub struct Ours {
-    pub address: SocketAddr,
-    pub storage: Arc<dyn Storage>,
+pub(crate) struct Ours {
+    pub(crate) address: SocketAddr,
+    pub(crate) storage: Arc<dyn Storage>,
     _stop: DropGuard,
 }
 
-pub async fn ours() -> Ours {
+pub(crate) async fn ours() -> Ours {
     ours_with(Arc::new(MemoryStore::new()), Arc::new(Standalone), Options::default()).await
 }
 
-pub async fn ours_with(storage: Arc<dyn Storage>, view: Arc<dyn ClusterView>, options: Options) -> Ours {
+pub(crate) async fn ours_with(
+    storage: Arc<dyn Storage>,
+    view: Arc<dyn ClusterView>,
+    options: Options,
+) -> Ours {
     // As etcd, a store in use begins with revision 1 at least.
     if storage.revision().0 == 0 {
         let first = Op::Put { key: key("/sampan/first"), value: Bytes::new() };
@@ -54,7 +58,7 @@ pub async fn ours_with(storage: Arc<dyn Storage>, view: Arc<dyn ClusterView>, op
 }
 
 /// The store that servers have, on disk; `volatile` begins the keys that live in memory only.
-pub async fn on_disk(dir: &Path, volatile: &[&str]) -> Arc<dyn Storage> {
+pub(crate) async fn on_disk(dir: &Path, volatile: &[&str]) -> Arc<dyn Storage> {
     let mut config = DurableConfig::new(dir);
     config.volatile_prefixes = volatile.iter().map(|prefix| key(prefix)).collect();
     let member = Member { id: 7, name: "alone".into(), addresses: Vec::new(), key: [7; 32] };
@@ -63,8 +67,8 @@ pub async fn on_disk(dir: &Path, volatile: &[&str]) -> Arc<dyn Storage> {
 }
 
 /// Debian's etcd; it is killed when this is dropped.
-pub struct Theirs {
-    pub address: SocketAddr,
+pub(crate) struct Theirs {
+    pub(crate) address: SocketAddr,
     child: Child,
     _dir: tempfile::TempDir,
 }
@@ -80,7 +84,7 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-pub async fn theirs() -> Theirs {
+pub(crate) async fn theirs() -> Theirs {
     // Somebody may take the port before etcd does.
     for _ in 0..5 {
         if let Some(theirs) = try_theirs().await {
@@ -118,14 +122,14 @@ async fn try_theirs() -> Option<Theirs> {
 
 /// Clients of one server.
 #[derive(Clone)]
-pub struct Clients {
-    pub kv: KvClient<Channel>,
-    pub lease: LeaseClient<Channel>,
-    pub watch: WatchClient<Channel>,
-    pub maintenance: MaintenanceClient<Channel>,
+pub(crate) struct Clients {
+    pub(crate) kv: KvClient<Channel>,
+    pub(crate) lease: LeaseClient<Channel>,
+    pub(crate) watch: WatchClient<Channel>,
+    pub(crate) maintenance: MaintenanceClient<Channel>,
 }
 
-pub async fn clients(address: SocketAddr) -> Clients {
+pub(crate) async fn clients(address: SocketAddr) -> Clients {
     let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
     let channel = endpoint.connect().await.unwrap();
     Clients {
@@ -137,58 +141,61 @@ pub async fn clients(address: SocketAddr) -> Clients {
 }
 
 impl Clients {
-    pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
+    pub(crate) async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
         self.kv.clone().put(request).await.map(tonic::Response::into_inner)
     }
 
-    pub async fn put_text(&self, key: &str, value: &str) -> i64 {
+    pub(crate) async fn put_text(&self, key: &str, value: &str) -> i64 {
         let request = pb::PutRequest { key: self::key(key), value: self::key(value), ..Default::default() };
         self.put(request).await.unwrap().header.unwrap().revision
     }
 
-    pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
+    pub(crate) async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
         self.kv.clone().range(request).await.map(tonic::Response::into_inner)
     }
 
-    pub async fn delete(&self, request: pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Status> {
+    pub(crate) async fn delete(
+        &self,
+        request: pb::DeleteRangeRequest,
+    ) -> Result<pb::DeleteRangeResponse, Status> {
         self.kv.clone().delete_range(request).await.map(tonic::Response::into_inner)
     }
 
-    pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
+    pub(crate) async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
         self.kv.clone().txn(request).await.map(tonic::Response::into_inner)
     }
 
-    pub async fn compact(&self, revision: i64) -> Result<pb::CompactionResponse, Status> {
+    pub(crate) async fn compact(&self, revision: i64) -> Result<pb::CompactionResponse, Status> {
         let request = pb::CompactionRequest { revision, physical: false };
         self.kv.clone().compact(request).await.map(tonic::Response::into_inner)
     }
 
-    pub async fn grant(&self, id: i64, ttl: i64) -> Result<pb::LeaseGrantResponse, Status> {
+    pub(crate) async fn grant(&self, id: i64, ttl: i64) -> Result<pb::LeaseGrantResponse, Status> {
         let request = pb::LeaseGrantRequest { ttl, id };
         self.lease.clone().lease_grant(request).await.map(tonic::Response::into_inner)
     }
 
-    pub async fn revoke(&self, id: i64) -> Result<pb::LeaseRevokeResponse, Status> {
+    pub(crate) async fn revoke(&self, id: i64) -> Result<pb::LeaseRevokeResponse, Status> {
         let request = pb::LeaseRevokeRequest { id };
         self.lease.clone().lease_revoke(request).await.map(tonic::Response::into_inner)
     }
 
-    pub async fn time_to_live(&self, id: i64) -> pb::LeaseTimeToLiveResponse {
+    pub(crate) async fn time_to_live(&self, id: i64) -> pb::LeaseTimeToLiveResponse {
         let request = pb::LeaseTimeToLiveRequest { id, keys: true };
         self.lease.clone().lease_time_to_live(request).await.unwrap().into_inner()
     }
 
-    pub async fn leases(&self) -> Vec<i64> {
+    pub(crate) async fn leases(&self) -> Vec<i64> {
         let listed = self.lease.clone().lease_leases(pb::LeaseLeasesRequest {}).await.unwrap();
         listed.into_inner().leases.iter().map(|lease| lease.id).collect()
     }
 
-    pub fn watching(&self) -> Watching {
+    pub(crate) fn watching(&self) -> Watching {
         self.watching_with(|_| {})
     }
 
     /// A stream of watches, whose request was prepared.
-    pub fn watching_with(
+    pub(crate) fn watching_with(
         &self,
         prepare: impl FnOnce(&mut tonic::Request<ReceiverStream<pb::WatchRequest>>),
     ) -> Watching {
@@ -214,44 +221,44 @@ impl Clients {
 }
 
 /// A stream of watches.
-pub struct Watching {
-    pub requests: mpsc::Sender<pb::WatchRequest>,
-    pub answers: mpsc::Receiver<Result<pb::WatchResponse, Status>>,
+pub(crate) struct Watching {
+    pub(crate) requests: mpsc::Sender<pb::WatchRequest>,
+    pub(crate) answers: mpsc::Receiver<Result<pb::WatchResponse, Status>>,
 }
 
 impl Watching {
-    pub async fn send(&self, request: pb::watch_request::RequestUnion) {
+    pub(crate) async fn send(&self, request: pb::watch_request::RequestUnion) {
         self.requests.send(pb::WatchRequest { request_union: Some(request) }).await.unwrap();
     }
 
-    pub async fn create(&mut self, request: pb::WatchCreateRequest) -> pb::WatchResponse {
+    pub(crate) async fn create(&mut self, request: pb::WatchCreateRequest) -> pb::WatchResponse {
         self.send(pb::watch_request::RequestUnion::CreateRequest(request)).await;
         let created = self.answer().await;
         assert!(created.created, "{created:?}");
         created
     }
 
-    pub async fn ask_progress(&self) {
+    pub(crate) async fn ask_progress(&self) {
         let ask = pb::WatchProgressRequest {};
         self.send(pb::watch_request::RequestUnion::ProgressRequest(ask)).await;
     }
 
-    pub async fn cancel(&self, watch_id: i64) {
+    pub(crate) async fn cancel(&self, watch_id: i64) {
         let cancel = pb::WatchCancelRequest { watch_id };
         self.send(pb::watch_request::RequestUnion::CancelRequest(cancel)).await;
     }
 
-    pub async fn answer(&mut self) -> pb::WatchResponse {
+    pub(crate) async fn answer(&mut self) -> pb::WatchResponse {
         self.next().await.unwrap()
     }
 
-    pub async fn next(&mut self) -> Result<pb::WatchResponse, Status> {
+    pub(crate) async fn next(&mut self) -> Result<pb::WatchResponse, Status> {
         let answer = tokio::time::timeout(PATIENCE, self.answers.recv()).await.expect("an answer in time");
         answer.expect("the stream goes on")
     }
 
     /// The next so many events.
-    pub async fn events(&mut self, count: usize) -> Vec<sampan_etcd::proto::mvccpb::Event> {
+    pub(crate) async fn events(&mut self, count: usize) -> Vec<sampan_etcd::proto::mvccpb::Event> {
         let mut events = Vec::new();
         while events.len() < count {
             events.extend(self.answer().await.events);
@@ -261,21 +268,21 @@ impl Watching {
     }
 }
 
-pub fn key(text: &str) -> Bytes {
+pub(crate) fn key(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
 /// All keys that begin with `prefix`.
-pub fn prefix(prefix: &str) -> pb::RangeRequest {
+pub(crate) fn prefix(prefix: &str) -> pb::RangeRequest {
     pb::RangeRequest { key: key(prefix), range_end: end_of(prefix), ..Default::default() }
 }
 
-pub fn end_of(prefix: &str) -> Bytes {
+pub(crate) fn end_of(prefix: &str) -> Bytes {
     sampan_store::prefix_end(prefix.as_bytes())
 }
 
 /// Runs a program to its end; its output, both kinds, and whether it succeeded.
-pub fn run(program: &str, args: &[&str], dir: &Path) -> (bool, String) {
+pub(crate) fn run(program: &str, args: &[&str], dir: &Path) -> (bool, String) {
     let output = Command::new(program).args(args).current_dir(dir).env("ETCDCTL_API", "3").output();
     let output = output.unwrap_or_else(|error| panic!("these tests need {program}: {error}"));
     let text = [output.stdout, output.stderr].concat();

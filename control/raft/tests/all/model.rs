@@ -7,8 +7,9 @@ use futures::StreamExt;
 use proptest::prelude::*;
 use sampan_raft::RaftStore;
 use sampan_store::{
-    Compare, DurableConfig, KeyValue, LeaseId, MemoryStore, Op, OpResult, Operand, RangeRequest, RangeResponse, Refusal, Relation,
-    Revision, Storage, StorageError, Txn, TxnResponse, WatchEvent, WatchRequest,
+    Compare, DurableConfig, KeyValue, LeaseId, MemoryStore, Op, OpResult, Operand, RangeRequest,
+    RangeResponse, Refusal, Relation, Revision, Storage, StorageError, Txn, TxnResponse, WatchEvent,
+    WatchRequest,
 };
 
 use crate::support::{noise, small};
@@ -127,9 +128,7 @@ impl Run<'_> {
                     Operand::CreateRevision(than) => {
                         Some(kv.map_or(0, |kv| kv.create_revision.0 as i64).cmp(than))
                     }
-                    Operand::ModRevision(than) => {
-                        Some(kv.map_or(0, |kv| kv.mod_revision.0 as i64).cmp(than))
-                    }
+                    Operand::ModRevision(than) => Some(kv.map_or(0, |kv| kv.mod_revision.0 as i64).cmp(than)),
                     Operand::Value(than) => kv.map(|kv| kv.value.cmp(than)),
                     Operand::Lease(than) => Some(kv.map_or(0, |kv| kv.lease.0).cmp(than)),
                 };
@@ -148,8 +147,12 @@ impl Run<'_> {
             Op::Write { key, value, lease } => self.write(key, value.as_ref(), *lease),
             Op::Delete { key, end } => self.delete(|kv| within(&kv.key, key, end.as_ref())),
             Op::Revoke { lease } => {
-                let OpResult::Deleted { mut previous } = self.delete(|kv| kv.lease == *lease) else { panic!() };
-                let OpResult::Deleted { previous: own } = self.delete(|kv| kv.key == lease.key()) else { panic!() };
+                let OpResult::Deleted { mut previous } = self.delete(|kv| kv.lease == *lease) else {
+                    panic!()
+                };
+                let OpResult::Deleted { previous: own } = self.delete(|kv| kv.key == lease.key()) else {
+                    panic!()
+                };
                 previous.extend(own);
                 OpResult::Deleted { previous }
             }
@@ -283,8 +286,12 @@ fn compare() -> impl Strategy<Value = Compare> {
         (key(), small.clone()).prop_map(|(key, at)| Compare::CreateRevision { key, revision: Revision(at) }),
         (key(), small).prop_map(|(key, version)| Compare::Version { key, version }),
         (key(), value()).prop_map(|(key, value)| Compare::Value { key, value }),
-        (key(), end(), relation(), operand())
-            .prop_map(|(key, end, relation, operand)| Compare::Each { key, end, relation, operand }),
+        (key(), end(), relation(), operand()).prop_map(|(key, end, relation, operand)| Compare::Each {
+            key,
+            end,
+            relation,
+            operand
+        }),
     ]
 }
 
@@ -313,13 +320,8 @@ fn txn() -> impl Strategy<Value = Txn> {
 }
 
 fn range() -> impl Strategy<Value = RangeRequest> {
-    (key(), end(), 0_usize..4, prop::bool::weighted(0.2)).prop_map(|(start, end, limit, count_only)| RangeRequest {
-        start,
-        end,
-        revision: None,
-        limit,
-        keys_only: false,
-        count_only,
+    (key(), end(), 0_usize..4, prop::bool::weighted(0.2)).prop_map(|(start, end, limit, count_only)| {
+        RangeRequest { start, end, revision: None, limit, keys_only: false, count_only }
     })
 }
 

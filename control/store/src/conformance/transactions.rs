@@ -75,7 +75,10 @@ pub(super) async fn inner_transactions(store: Store) {
     assert!(matches!(&results[0], OpResult::Deleted { previous } if previous.len() == 1));
     assert!(get(&store, "/b").await.is_none(), "written and deleted at one revision");
     let mut watching = Watching::begin(&store, watch_request("/", response.revision)).await;
-    assert_eq!(shown(&watching.events_to(response.revision).await), ["+/a=2 (1)", "+/b=still", "-/b (still)"]);
+    assert_eq!(
+        shown(&watching.events_to(response.revision).await),
+        ["+/a=2 (1)", "+/b=still", "-/b (still)"]
+    );
 }
 
 pub(super) async fn relations(store: Store) {
