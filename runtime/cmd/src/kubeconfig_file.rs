@@ -27,7 +27,7 @@ pub(crate) fn write(settings: &Settings, url: &str, text: &str) -> Result<(), Co
 
 /// Puts a new file in the place of the old one, which nobody sees half written. A file that
 /// holds the text already is left alone.
-fn replace(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let permissions = std::fs::Permissions::from_mode(mode);
     if std::fs::read_to_string(path).is_ok_and(|held| held == text) {
         return std::fs::set_permissions(path, permissions);

@@ -19,7 +19,7 @@ use crate::components::Components;
 use crate::error::{CommandError, Doing};
 use crate::server::{self, Stop};
 use crate::settings::{AgentSettings, Join};
-use crate::{data_dir, logging, machine, node};
+use crate::{data_dir, kubeconfig_file, logging, machine, node};
 
 /// How long a component may take to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +46,7 @@ async fn serve(settings: &AgentSettings) -> Result<ExitCode, CommandError> {
     let agent = Agent::start(machine.config(settings, &joined))
         .await
         .doing(|| "the agent cannot start".to_owned())?;
+    local_kubeconfig(settings, &agent)?;
     let mut components = Components::default();
     renewal(&mut components, joined, &machine);
     let router = agent.router().clone();
@@ -77,6 +78,17 @@ async fn serve(settings: &AgentSettings) -> Result<ExitCode, CommandError> {
         () = ending => code,
         () = stop.asked() => Err(CommandError::new("stopped at once: asked twice")),
     }
+}
+
+/// The way to this node's own pods, where a user looks for it.
+fn local_kubeconfig(settings: &AgentSettings, agent: &Agent) -> Result<(), CommandError> {
+    let Some((address, made)) = agent.local_api() else { return Ok(()) };
+    let path = settings.node.data_dir.join("kubeconfig.yaml");
+    let cannot = || format!("the kubeconfig {} cannot be written", path.display());
+    let text = std::fs::read_to_string(made).doing(cannot)?;
+    kubeconfig_file::replace(&path, &text, 0o600).doing(cannot)?;
+    tracing::info!(%address, kubeconfig = %path.display(), "this node's own pods can be read here");
+    Ok(())
 }
 
 /// What this machine is in its cluster; joins where it has not yet.
