@@ -1,0 +1,6 @@
+//! x
+mod disk;
+mod hermetic;
+mod history;
+mod linear;
+mod oracle;
