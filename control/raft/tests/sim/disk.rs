@@ -51,6 +51,17 @@ impl SimDisk {
         self.state.lock().fails_in = Some(count);
     }
 
+    /// Whether it fails now.
+    pub(crate) fn is_in_trouble(&self) -> bool {
+        let state = self.state.lock();
+        state.full || state.fails_in.is_some()
+    }
+
+    /// The process ended: a failing disk is well again, and what was written stays.
+    pub(crate) fn restart(&self) {
+        self.state.lock().fails_in = None;
+    }
+
     /// Operations and bytes so far.
     pub(crate) fn totals(&self) -> (u64, u64) {
         let state = self.state.lock();

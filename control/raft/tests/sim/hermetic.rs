@@ -31,6 +31,11 @@ pub(crate) fn enter(seed: u64) {
     ELAPSED.set(Some(Duration::ZERO));
 }
 
+/// Whether this thread is one of a simulation.
+pub(crate) fn is_simulated() -> bool {
+    ELAPSED.try_with(|elapsed| elapsed.get().is_some()).unwrap_or(false)
+}
+
 /// Sets the clocks: time since the simulation began, and by how many seconds the wall clock is off.
 pub(crate) fn set_clock(elapsed: Duration, wall_offset: i64) {
     ELAPSED.set(Some(elapsed));

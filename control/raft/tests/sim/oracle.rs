@@ -18,6 +18,26 @@ pub(crate) enum Change {
 /// What one revision changed.
 type Changes = BTreeMap<Key, Change>;
 
+/// Which keyspaces: one revision never changes both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Home {
+    #[default]
+    Durable,
+    Volatile,
+}
+
+impl Home {
+    pub(crate) const BOTH: [Self; 2] = [Self::Durable, Self::Volatile];
+
+    fn of(key: Key) -> Self {
+        if history::is_volatile(key) { Self::Volatile } else { Self::Durable }
+    }
+
+    fn of_all(changes: &Changes) -> Self {
+        changes.keys().next().map_or(Self::Durable, |key| Self::of(*key))
+    }
+}
+
 /// The log so far.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
@@ -65,6 +85,7 @@ impl Log {
 #[derive(Debug)]
 struct Stretch {
     who: String,
+    home: Home,
     /// Delivered from here on...
     from: u64,
     /// ...up to here.
@@ -78,11 +99,12 @@ struct Stretch {
 pub(crate) struct Follower {
     stretches: Vec<Stretch>,
     name: String,
+    home: Home,
 }
 
 impl Follower {
-    pub(crate) fn new(name: String, from: u64) -> Self {
-        let mut follower = Self { stretches: Vec::new(), name };
+    pub(crate) fn new(name: String, home: Home, from: u64) -> Self {
+        let mut follower = Self { stretches: Vec::new(), name, home };
         follower.restart(from);
         follower
     }
@@ -94,11 +116,11 @@ impl Follower {
 
     /// After a list, the watch goes on from `from`.
     pub(crate) fn restart(&mut self, from: u64) {
-        let who = self.name.clone();
-        self.stretches.push(Stretch { who, from, upto: from.saturating_sub(1), seen: Vec::new() });
+        let (who, home) = (self.name.clone(), self.home);
+        self.stretches.push(Stretch { who, home, from, upto: from.saturating_sub(1), seen: Vec::new() });
     }
 
-    /// Takes one batch of a watch of everything.
+    /// Takes one batch of a watch of all keys of its home.
     pub(crate) fn take(&mut self, batch: &WatchBatch, log: &mut Log) -> Result<(), String> {
         let Some(stretch) = self.stretches.last_mut() else { return Ok(()) };
         let who = &stretch.who;
@@ -147,6 +169,7 @@ fn change(event: &WatchEvent) -> Result<(u64, Key, Change), String> {
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) who: String,
+    pub(crate) home: Home,
     pub(crate) revision: u64,
     pub(crate) state: State,
 }
@@ -158,7 +181,8 @@ pub(crate) struct Seen {
     pub(crate) followers: Vec<Follower>,
     pub(crate) listings: Vec<Listing>,
     pub(crate) ops: Vec<Timed<Done>>,
-    /// Whether keys in memory could have been lost: then they are not followed.
+    /// Whether keys in memory could have been lost, a majority having restarted: then their
+    /// contents are not followed, only their revisions and watches.
     pub(crate) volatile_lost: bool,
 }
 
@@ -305,11 +329,12 @@ impl Seen {
     }
 
     /// Whether watches delivered every revision in `from..=upto`, together.
-    fn covered(&self, from: u64, upto: u64) -> bool {
+    fn covered(&self, home: Home, from: u64, upto: u64) -> bool {
         let mut stretches: Vec<(u64, u64)> = self
             .followers
             .iter()
             .flat_map(|follower| &follower.stretches)
+            .filter(|stretch| stretch.home == home)
             .map(|stretch| (stretch.from, stretch.upto))
             .collect();
         stretches.sort_unstable();
@@ -323,19 +348,22 @@ impl Seen {
     }
 
     /// Lists show what the log gives at their revisions. Returns how many could be checked.
-    fn check_listings(&mut self) -> Result<usize, String> {
-        let mut listings = std::mem::take(&mut self.listings);
-        listings.sort_by_key(|listing| listing.revision);
-        let mut base = (0, State::new());
+    fn check_listings(&self) -> Result<usize, String> {
         let mut checked = 0;
-        for listing in &listings {
-            let relevant = |state: &State| {
-                let kept = |key: &Key| !(self.volatile_lost && history::is_volatile(*key));
-                state.iter().filter(|(key, _)| kept(key)).copied().collect::<State>()
-            };
-            if self.covered(base.0 + 1, listing.revision) {
-                let state = self.replay(&base.1, base.0 + 1, listing.revision)?;
-                if relevant(&state) != relevant(&listing.state) {
+        for home in Home::BOTH {
+            if home == Home::Volatile && self.volatile_lost {
+                continue;
+            }
+            let mut listings: Vec<_> = self.listings.iter().filter(|listing| listing.home == home).collect();
+            listings.sort_by_key(|listing| listing.revision);
+            let mut base = (0, State::new());
+            for listing in listings {
+                if !self.covered(home, base.0 + 1, listing.revision) {
+                    base = (listing.revision, listing.state.clone());
+                    continue;
+                }
+                let state = self.replay(home, &base.1, base.0 + 1, listing.revision)?;
+                if state != listing.state {
                     return Err(format!(
                         "{} at revision {} lists\n  {:?}\nbut the log gives\n  {:?}",
                         listing.who, listing.revision, listing.state, state
@@ -343,43 +371,34 @@ impl Seen {
                 }
                 checked += 1;
                 base = (listing.revision, state);
-            } else {
-                base = (listing.revision, listing.state.clone());
             }
         }
-        self.listings = listings;
         Ok(checked)
     }
 
-    fn replay(&self, from: &State, first: u64, last: u64) -> Result<State, String> {
+    fn replay(&self, home: Home, from: &State, first: u64, last: u64) -> Result<State, String> {
         let mut state: BTreeMap<Key, Cell> = from.iter().copied().collect();
         if first > last {
             return Ok(from.clone());
         }
         for (revision, (changes, who)) in self.log.entries.range(first..=last) {
-            for (key, change) in changes {
-                match change {
+            for (key, change) in changes.iter().filter(|(key, _)| Home::of(**key) == home) {
+                let before = match change {
+                    Change::Put(cell) => state.insert(*key, *cell),
+                    Change::Deleted => state.remove(key),
+                };
+                let fits = match change {
                     Change::Put(cell) => {
-                        let before = state.insert(*key, *cell);
                         let version = before.map_or(1, |before| before.version + 1);
                         let created = before.map_or(*revision, |before| before.created);
-                        let lost = self.volatile_lost && history::is_volatile(*key);
-                        if (cell.version, cell.created, cell.modified) != (version, created, *revision)
-                            && !lost
-                        {
-                            return Err(format!(
-                                "{who} saw {cell:?} of key {key} at revision {revision}, after {before:?}"
-                            ));
-                        }
+                        (cell.version, cell.created, cell.modified) == (version, created, *revision)
                     }
-                    Change::Deleted => {
-                        let lost = self.volatile_lost && history::is_volatile(*key);
-                        if state.remove(key).is_none() && !lost {
-                            return Err(format!(
-                                "{who} saw key {key} deleted at {revision}, but there was none"
-                            ));
-                        }
-                    }
+                    Change::Deleted => before.is_some(),
+                };
+                if !fits {
+                    return Err(format!(
+                        "{who} saw {change:?} of key {key} at revision {revision}, after {before:?}"
+                    ));
                 }
             }
         }
@@ -436,7 +455,7 @@ mod tests {
     }
 
     fn follow(seen: &mut Seen, name: &str, batches: &[WatchBatch]) -> Result<(), String> {
-        let mut follower = Follower::new(name.into(), 1);
+        let mut follower = Follower::new(name.into(), Home::Durable, 1);
         for batch in batches {
             follower.take(batch, &mut seen.log)?;
         }
@@ -453,7 +472,12 @@ mod tests {
     }
 
     fn list(seen: &mut Seen, revision: u64, state: &[(Key, Cell)]) {
-        seen.listings.push(Listing { who: "a list".into(), revision, state: state.to_vec() });
+        seen.listings.push(Listing {
+            who: "a list".into(),
+            home: Home::Durable,
+            revision,
+            state: state.to_vec(),
+        });
     }
 
     #[test]
