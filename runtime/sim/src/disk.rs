@@ -38,6 +38,12 @@ impl PrivateDisk {
         self.directory.path().join("mount/data")
     }
 
+    /// Sends what waits in the kernel to the device.
+    pub(crate) fn sync(&self) -> Result<(), BenchError> {
+        let root = std::fs::File::open(self.directory.path().join("mount"))?;
+        Ok(rustix::fs::syncfs(&root).map_err(std::io::Error::from)?)
+    }
+
     /// Bytes written to the device so far.
     pub(crate) fn written(&self) -> Result<u64, BenchError> {
         let stat = std::fs::read_to_string(Path::new("/sys/block").join(&self.device).join("stat"))?;
