@@ -25,6 +25,8 @@ pub(crate) struct Core {
     pub(crate) audit: Option<AuditLog>,
     pub(crate) nodes: Option<Arc<dyn NodeConnector>>,
     pub(crate) documents: Documents,
+    /// Routes below `/sampan/v1/`, where there are any.
+    pub(crate) extension: Option<axum::Router>,
     /// `host:port` by which clients reach us.
     pub(crate) advertise: String,
     /// Set when the server is going down: watches end.

@@ -18,9 +18,10 @@ mod metrics;
 pub mod pki;
 pub mod registry;
 mod server;
+pub mod stored;
 pub mod validation;
 
-pub use auth::{Attributes, Authorizer, BuiltInAuthorizer, Decision, UserInfo};
+pub use auth::{Attributes, Authorizer, BuiltInAuthorizer, Decision, SERVERS, UserInfo};
 pub use body::Body;
 pub use endpoints::{NodeConnector, NodeError};
-pub use server::{ApiServer, Config, DEFAULT_ISSUER, LocalService, ServerError};
+pub use server::{ApiServer, Config, Contents, DEFAULT_ISSUER, Handover, LocalService, ServerError};

@@ -55,10 +55,14 @@ impl fmt::Display for Proposal {
 pub enum Reply {
     /// Nothing beyond having been applied: blank and membership entries, reservations.
     Done,
-    /// A transaction's answer, its values in their envelopes; or why it was refused.
-    Txn(Result<Answer, StorageError>),
-    /// The revision that the command led to: volatile effects, reigns, restored states.
+    /// A transaction's answer, its values in their envelopes.
+    Txn(Answer),
+    /// The revision that the command led to: volatile effects, reigns.
     Revision(u64),
+    /// The command was taken back before it took place; it changed nothing.
+    Refused(StorageError),
+    /// The command could not be applied: the state machine has failed.
+    Failed(String),
 }
 
 openraft::declare_raft_types!(
@@ -82,15 +86,15 @@ pub type Vote = openraft::alias::VoteOf<TypeConfig>;
 /// The membership with the entry that it came from.
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 /// What a snapshot is of.
-pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 
 /// The name of an entry as the store's log has it; none is `0.0`.
-pub fn to_wal(id: Option<RaftLogId>) -> LogId {
+pub(crate) fn to_wal(id: Option<RaftLogId>) -> LogId {
     id.map_or_else(LogId::default, |id| LogId { term: id.leader_id.term, index: id.index + 1 })
 }
 
 /// The name of an entry as openraft has it.
-pub fn from_wal(id: LogId) -> Option<RaftLogId> {
+pub(crate) fn from_wal(id: LogId) -> Option<RaftLogId> {
     let index = id.index.checked_sub(1)?;
     Some(RaftLogId::new(CommittedLeaderId::new(id.term), index))
 }

@@ -16,7 +16,7 @@ impl ClusterId {
     /// A new id: random, never 0.
     pub fn generate() -> std::io::Result<Self> {
         let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+        getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
         Ok(Self(u64::from_be_bytes(bytes).max(1)))
     }
 

@@ -129,6 +129,8 @@ impl Hub {
     pub(crate) fn advance(&self, revision: u64) {
         let mut inner = self.inner.lock();
         inner.published = inner.published.max(revision);
+        drop(inner);
+        self.advanced.notify_one();
     }
 
     /// Registers a watcher of `span` from revision `from` on. Call within a tokio runtime.

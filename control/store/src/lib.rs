@@ -4,11 +4,12 @@
 //! transactions, ranges and watches at a revision, compaction. Nothing here knows
 //! Kubernetes types; values are opaque. Only the API server uses this crate.
 //!
-//! [`MemoryStore`] and [`DurableStore`] share one state machine (`machine`, `evaluate`, `read`).
-//! A durable transaction goes `durable` → [`wal`] → state machine → [`Storage::watch`]'s hub;
-//! later, in the background, into the tables.
+//! [`MemoryStore`] and [`Machine`] share one state machine (`machine`, `evaluate`, `read`). A
+//! transaction over the machine goes: prepared, into the [`wal`] by whoever orders commands,
+//! applied, [`Storage::watch`]'s hub; later, in the background, into the tables.
 
 mod codec;
+mod command;
 pub mod conformance;
 mod disk;
 mod durable;
@@ -31,7 +32,12 @@ pub mod wal;
 mod watch;
 
 pub use disk::{Disk, DiskFaults, DiskOp};
-pub use durable::{Compaction, DurableConfig, DurableStore, OpenError, Stats};
+pub use command::{ClusterId, Command, Effect};
+pub use durable::{
+    Applied, Background, Build, Compaction, Cut, DurableConfig, DurableLog, Forget, Machine, OpenError, Opened,
+    Prepared, Standing, Stats,
+};
+pub use machine::Answer;
 pub use memory::MemoryStore;
 pub use storage::{Storage, StorageError, WatchStream};
 pub use txn::MAX_TXN_BYTES;

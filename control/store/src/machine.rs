@@ -1,9 +1,9 @@
 //! The state machine: layers of records over the tables, the counters, and how transactions and
 //! other commands are applied to them.
 //!
-//! One writer at a time applies (the durable store's log thread, or whoever holds the in-memory
-//! store's writer lock); anybody reads, see [`crate::read`]. Applying is deterministic: the log
-//! replayed over the tables gives the state that was acknowledged.
+//! One writer at a time applies (whoever holds the writer's lock of the machine on disk or of the
+//! in-memory store); anybody reads, see [`crate::read`]. Applying is deterministic: the log
+//! replayed over the tables gives the state that was acknowledged, on every member.
 
 use std::sync::Arc;
 
@@ -12,10 +12,12 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
-use crate::evaluate::{self, Change, Outcome, Step};
+use crate::command::{ClusterId, Effect};
+use crate::evaluate::{self, Change, Lookup, Outcome, Step};
 use crate::event::decoded;
 use crate::hub::Hub;
 use crate::layer::{Layer, Tombstones};
+use crate::record::{Head, Kind, Pos, Record};
 use crate::read::Reader;
 use crate::snapshot::{Header, REVISION_LEAP};
 use crate::span::Span;
@@ -39,6 +41,23 @@ pub(crate) struct Position {
     pub(crate) reserved: u64,
     /// How many durable keys exist.
     pub(crate) keys: u64,
+    /// What those who order the commands keep here. The tables store it under a name of its own,
+    /// as directories of 0.1.0 have none.
+    #[serde(skip)]
+    pub(crate) order: Order,
+}
+
+/// The part of the position that belongs to those who order the commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// The cluster's id.
+    pub(crate) cluster: ClusterId,
+    /// The entry that the membership came with,
+    pub(crate) membership_at: LogId,
+    /// and the membership, in the form of those who ordered it.
+    pub(crate) membership: Bytes,
+    /// The last entry in the newest state that was installed as a whole: the log may end before it.
+    pub(crate) installed: LogId,
 }
 
 impl Position {
@@ -69,6 +88,9 @@ pub(crate) struct State {
     pub(crate) volatile: Layer,
     /// Reads and watches of volatile keyspaces before this revision are refused.
     pub(crate) volatile_oldest: u64,
+    /// The volatile keyspaces have been complete since `volatile_oldest`. Not so after a restart,
+    /// until a reign begins or another member's copy was taken.
+    pub(crate) volatile_whole: bool,
     pub(crate) position: Position,
     /// Set once the tables are gone: what is left would look like an answer.
     pub(crate) closed: bool,
@@ -99,28 +121,26 @@ pub(crate) enum Home {
     Volatile,
 }
 
-/// What the log carries: one command an entry.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Command {
-    /// A transaction, its values in their envelopes.
-    Txn {
-        /// The revision counter that it was proposed at, so that revisions used by volatile
-        /// keyspaces (which are not logged) stay used when the log is replayed.
-        floor: u64,
-        txn: Txn,
-    },
-    /// Revisions up to `upto` may be given out without entries of their own.
-    Reserve { upto: u64 },
-    /// History before `revision` is forgotten.
-    Compact { revision: u64 },
-}
-
 /// What a transaction gave, its values still in their envelopes.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub struct Answer {
     revision: u64,
     succeeded: bool,
     steps: Vec<Step>,
+}
+
+impl Answer {
+    /// The revision after the transaction.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The same answer at another revision: where effects were applied later than evaluated.
+    #[must_use]
+    pub fn at(mut self, revision: u64) -> Self {
+        self.revision = revision;
+        self
+    }
 }
 
 impl Core {
@@ -202,6 +222,119 @@ impl Core {
         let revision = self.state.read().position.revision;
         let Outcome { succeeded, steps, .. } = evaluate::evaluate(txn, revision + 1, reader, &self.codec)?;
         Ok(Some(Answer { revision, succeeded, steps }))
+    }
+
+    /// What a transaction over volatile keys does, without doing it.
+    pub(crate) fn evaluate_volatile(&self, txn: &Txn) -> Result<(Answer, Vec<Effect>), StorageError> {
+        let reader = Reader::new(self);
+        let revision = self.state.read().position.revision;
+        let Outcome { succeeded, steps, changes } =
+            evaluate::evaluate(txn, revision + 1, &reader, &self.codec)?;
+        let effects = changes
+            .iter()
+            .map(|Change { record, previous }| match record.kind {
+                Kind::Put => Effect::Put {
+                    key: record.key.clone(),
+                    value: record.value.clone(),
+                    create: if previous.is_some() { record.create } else { 0 },
+                    version: record.version,
+                },
+                Kind::Tombstone => Effect::Delete { key: record.key.clone() },
+            })
+            .collect();
+        Ok((Answer { revision, succeeded, steps }, effects))
+    }
+
+    /// Applies volatile effects as they are; uses up a revision, which it returns.
+    pub(crate) fn apply_effects(&self, effects: &[Effect]) -> Result<u64, StorageError> {
+        let reader = Reader::new(self);
+        let revision = self.state.read().position.revision + 1;
+        let mut changes = Vec::with_capacity(effects.len());
+        for effect in effects {
+            let (Effect::Put { key, .. } | Effect::Delete { key }) = effect;
+            let head = reader.head(key)?;
+            let live = head.filter(Head::is_live);
+            let previous = live.map(|head| reader.record(head.pos)).transpose()?;
+            let pos = Pos { rev: revision, sub: changes.len() as u32 };
+            let prev = head.map_or(Pos::NONE, |head| head.pos);
+            let record = match effect {
+                Effect::Put { key, value, create, version } => Record {
+                    pos,
+                    key: key.clone(),
+                    value: value.clone(),
+                    create: if *create == 0 { revision } else { *create },
+                    version: *version,
+                    prev,
+                    kind: Kind::Put,
+                },
+                Effect::Delete { key } => {
+                    // A member that restarted need not know the key.
+                    let Some(head) = live else { continue };
+                    Record {
+                        pos,
+                        key: key.clone(),
+                        value: Bytes::new(),
+                        create: head.create,
+                        version: head.version + 1,
+                        prev,
+                        kind: Kind::Tombstone,
+                    }
+                }
+            };
+            changes.push(Change { record: Arc::new(record), previous });
+        }
+        if changes.is_empty() {
+            self.skip_revision();
+        } else {
+            self.install(revision, &changes);
+            self.hub.publish(revision, changes);
+        }
+        Ok(revision)
+    }
+
+    /// Uses up a revision without any change; returns it.
+    pub(crate) fn skip_revision(&self) -> u64 {
+        let revision = {
+            let mut state = self.state.write();
+            state.position.revision += 1;
+            state.position.revision
+        };
+        self.hub.advance(revision);
+        revision
+    }
+
+    /// A leader begins; returns the revision.
+    pub(crate) fn reign(&self, cluster: ClusterId, skip: bool) -> u64 {
+        let revision = {
+            let mut state = self.state.write();
+            let position = &mut state.position;
+            if position.order.cluster.is_none() {
+                position.order.cluster = cluster;
+            }
+            position.revision = position.revision.max(position.reserved) + u64::from(skip);
+            let revision = position.revision;
+            if skip && !state.volatile_whole {
+                state.volatile_oldest = revision;
+                state.volatile_whole = true;
+            }
+            revision
+        };
+        self.hub.advance(revision);
+        revision
+    }
+
+    /// Takes another member's volatile rows: of each key the newest stands.
+    pub(crate) fn merge_volatile(&self, rows: Vec<Record>) {
+        let mut state = self.state.write();
+        for record in rows {
+            let newer = state.volatile.head(&record.key).is_none_or(|head| head.pos.rev < record.pos.rev);
+            if newer && self.is_volatile(&record.key) {
+                state.volatile.insert(Arc::new(record));
+            }
+        }
+        let revision = state.position.revision;
+        state.volatile_oldest = revision;
+        state.volatile_whole = true;
     }
 
     fn install(&self, revision: u64, changes: &[Change]) {

@@ -42,6 +42,10 @@ impl Storage for MemoryStore {
         Revision(self.core.state.read().position.revision)
     }
 
+    async fn current_revision(&self) -> Result<Revision, StorageError> {
+        Ok(self.revision())
+    }
+
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StorageError> {
         self.core.range(&request)
     }
@@ -57,7 +61,7 @@ impl Storage for MemoryStore {
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StorageError> {
-        crate::watch::watch(&self.core, &request)
+        crate::watch::watch(&self.core, crate::durable::Background::Threads, &request)
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StorageError> {

@@ -107,14 +107,23 @@ pub(crate) enum Found {
 impl Cut {
     /// Takes a cut at `at`, or at the newest revision.
     pub(crate) fn take(core: &Core, span: &Span, at: Option<u64>) -> Result<Self, StorageError> {
-        let state = core.state.read();
+        Self::take_of(core, &core.state.read(), span, at)
+    }
+
+    /// Takes a cut of a state that the caller holds.
+    pub(crate) fn take_of(
+        core: &Core,
+        state: &State,
+        span: &Span,
+        at: Option<u64>,
+    ) -> Result<Self, StorageError> {
         state.check_open()?;
         let current = state.position.revision;
         let at = at.unwrap_or(current);
         if at > current {
             return Err(StorageError::Future { requested: Revision(at), current: Revision(current) });
         }
-        let oldest = core.oldest(&state, span);
+        let oldest = core.oldest(state, span);
         if at < oldest {
             return Err(StorageError::Compacted { requested: Revision(at), oldest: Revision(oldest) });
         }
@@ -123,7 +132,7 @@ impl Cut {
         for layer in frozen.into_iter().chain([&state.active, &state.volatile]) {
             starts.extend(layer.heads(span).map(|(key, head)| (key.clone(), head.pos)));
         }
-        let overlay = starts.into_iter().map(|(key, pos)| (key, seen(&state, pos, at))).collect();
+        let overlay = starts.into_iter().map(|(key, pos)| (key, seen(state, pos, at))).collect();
         Ok(Self { revision: at, changed: state.position.changed, overlay, tables: state.tables.clone() })
     }
 
@@ -138,7 +147,10 @@ impl Cut {
         span: &Span,
         mut visitor: impl FnMut(Found) -> Result<ControlFlow<()>, StorageError>,
     ) -> Result<(), StorageError> {
-        let mut overlay = self.overlay.iter().peekable();
+        if span.is_empty() {
+            return Ok(());
+        }
+        let mut overlay = self.overlay.range::<[u8], _>(span.bounds()).peekable();
         if let Some(tables) = &self.tables {
             for entry in tables.heads(span)? {
                 let entry = entry?;

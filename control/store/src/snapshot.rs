@@ -44,8 +44,9 @@ enum Part {
     End { rows: u64 },
 }
 
+/// One live key.
 #[derive(Serialize, Deserialize)]
-struct Row {
+pub(crate) struct Row {
     pos: Pos,
     create: u64,
     version: u64,
@@ -82,6 +83,27 @@ pub(crate) fn produce(
     Ok(header)
 }
 
+impl Row {
+    pub(crate) fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    pub(crate) fn of(record: &Record) -> Self {
+        Self {
+            pos: record.pos,
+            create: record.create,
+            version: record.version,
+            key: record.key.clone(),
+            value: record.value.clone(),
+        }
+    }
+
+    pub(crate) fn into_record(self) -> Record {
+        let Self { pos, create, version, key, value } = self;
+        Record { pos, key, value, create, version, prev: Pos::NONE, kind: Kind::Put }
+    }
+}
+
 #[derive(Default)]
 struct Rows {
     rows: Vec<Row>,
@@ -93,13 +115,7 @@ impl Rows {
     fn push(&mut self, record: &Arc<Record>) {
         self.bytes += record.key.len() + record.value.len() + 32;
         self.total += 1;
-        self.rows.push(Row {
-            pos: record.pos,
-            create: record.create,
-            version: record.version,
-            key: record.key.clone(),
-            value: record.value.clone(),
-        });
+        self.rows.push(Row::of(record));
     }
 
     fn take(&mut self) -> Part {

@@ -75,8 +75,12 @@ pub type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchBatch, StorageError
 /// transaction may still take place.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
-    /// The newest revision.
+    /// The newest revision here; that of a cluster may be ahead.
     fn revision(&self) -> Revision;
+
+    /// The newest revision, confirmed by the cluster: every transaction acknowledged before this
+    /// was called has it or an older one.
+    async fn current_revision(&self) -> Result<Revision, StorageError>;
 
     /// Reads one key or a range, at the newest or an older revision.
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StorageError>;

@@ -70,6 +70,13 @@ pub(crate) fn size(txn: &Txn) -> usize {
     compares + ops(&txn.success) + ops(&txn.failure)
 }
 
+/// At most what a transaction takes in the log.
+pub(crate) fn logged_size(txn: &Txn) -> usize {
+    const PER_ITEM: usize = 24;
+    let items = txn.compares.len() + txn.success.len() + txn.failure.len();
+    size(txn) + items * PER_ITEM + crate::wal::Wal::RECORD_OVERHEAD + 32
+}
+
 /// Whether any of the steps may change something.
 pub(crate) fn writes(ops: &[Op]) -> bool {
     ops.iter().any(|op| !matches!(op, Op::Get { .. }))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::stream;
 
 use crate::codec::Codec;
+use crate::durable::Background;
 use crate::event::Event;
 use crate::hub::{End, Item, Subscription};
 use crate::machine::Core;
@@ -21,7 +22,11 @@ const CHUNK: usize = 512;
 const COALESCE: usize = 64;
 
 /// Begins a watch.
-pub(crate) fn watch(core: &Arc<Core>, request: &WatchRequest) -> Result<WatchStream, StorageError> {
+pub(crate) fn watch(
+    core: &Arc<Core>,
+    background: Background,
+    request: &WatchRequest,
+) -> Result<WatchStream, StorageError> {
     let span = Span::new(&request.start, request.end.as_ref());
     let from = request.from.0;
     {
@@ -38,7 +43,7 @@ pub(crate) fn watch(core: &Arc<Core>, request: &WatchRequest) -> Result<WatchStr
         Some(_) => Phase::Recent,
         None => Phase::History { core: Arc::clone(core), next: from },
     };
-    let watch = Watch { span, codec: Arc::clone(&core.codec), subscription, phase, next: from };
+    let watch = Watch { span, codec: Arc::clone(&core.codec), subscription, phase, next: from, background };
     Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
         let batch = watch.next_batch().await?;
         if batch.is_err() {
@@ -55,6 +60,7 @@ struct Watch {
     phase: Phase,
     /// The first revision not yet delivered.
     next: u64,
+    background: Background,
 }
 
 enum Phase {
@@ -89,13 +95,11 @@ impl Watch {
     async fn history(&mut self, core: Arc<Core>, next: u64) -> Result<WatchBatch, StorageError> {
         let upto = self.subscription.published;
         let span = self.span.clone();
-        let (core, result) = tokio::task::spawn_blocking(move || {
-            let result = core.history(&span, next, upto, CHUNK);
-            (core, result)
-        })
-        .await
-        .map_err(|error| StorageError::Unavailable { why: format!("reading history failed: {error}") })?;
-        let (changes, horizon) = result?;
+        let reading = move || {
+            let (changes, horizon) = core.history(&span, next, upto, CHUNK)?;
+            Ok((core, changes, horizon))
+        };
+        let (core, changes, horizon) = self.background.run(reading).await?;
         self.phase = if horizon >= upto { Phase::Live } else { Phase::History { core, next: horizon + 1 } };
         let events: Vec<_> = changes.into_iter().map(|change| Arc::new(Event::new(change))).collect();
         self.batch(horizon, &events)

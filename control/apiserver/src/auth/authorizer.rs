@@ -39,6 +39,8 @@ pub enum Decision {
     Allow(String),
     /// No opinion; refused if nobody else allows.
     NoOpinion,
+    /// Refused, and why: users are told.
+    Deny(String),
 }
 
 /// Decides what users may do.
@@ -63,6 +65,17 @@ const COMPONENTS: &[&str] = &["system:apiserver", "system:kube-controller-manage
 /// Paths that anyone may read.
 pub(crate) const PUBLIC_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
 
+/// Below this lie the routes that are this project's own.
+pub(crate) const EXTENSION_ROOT: &str = "/sampan/v1";
+
+/// Paths by which a machine joins or proves that it has joined: its proof is in the request's body.
+pub(crate) const JOIN_PATHS: &[&str] =
+    &["/sampan/v1/ca", "/sampan/v1/enroll", "/sampan/v1/renew", "/sampan/v1/time"];
+
+/// What a server of the cluster asks the others for: to become a member, under its own name (the
+/// route checks that).
+const SERVER_PATHS: &[&str] = &["/sampan/v1/members"];
+
 /// Paths that clients need before they know what they may do.
 const DISCOVERY_PATHS: &[&str] = &["/api", "/apis", "/openapi"];
 
@@ -85,6 +98,11 @@ pub(crate) fn at_or_below(path: &str, root: &str) -> bool {
 #[async_trait]
 impl Authorizer for BuiltInAuthorizer {
     async fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Decision {
+        if let Attributes::Path { path, .. } = attributes
+            && at_or_below(path, EXTENSION_ROOT)
+        {
+            return extension(user, path);
+        }
         if let Some(why) = Self::all_powerful(user) {
             return Decision::Allow(why.into());
         }
@@ -116,6 +134,20 @@ impl Authorizer for BuiltInAuthorizer {
         let paths: Vec<String> = PUBLIC_PATHS.iter().map(|p| (*p).to_owned()).chain(below).collect();
         (reviews, vec![json!({"verbs": ["get"], "nonResourceURLs": paths})])
     }
+}
+
+/// The routes of this project: components and nodes have no business there, administrators do.
+fn extension(user: &UserInfo, path: &str) -> Decision {
+    let why = if JOIN_PATHS.contains(&path) {
+        "open to everyone"
+    } else if user.in_group(MASTERS) {
+        "member of system:masters"
+    } else if user.in_group(super::SERVERS) && SERVER_PATHS.iter().any(|root| at_or_below(path, root)) {
+        "a server of the cluster"
+    } else {
+        return Decision::NoOpinion;
+    };
+    Decision::Allow(why.into())
 }
 
 fn about_oneself(group: &str, resource: &str) -> bool {
@@ -155,6 +187,31 @@ mod tests {
         for (user, expected) in cases {
             let decision = BuiltInAuthorizer.authorize(&user, &pods("list")).await;
             assert_eq!(matches!(decision, Decision::Allow(_)), expected, "{}", user.name);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_routes_of_this_project_are_for_administrators_but_those_to_join_by() {
+        let nobody = UserInfo::anonymous();
+        let server = UserInfo::server("s1");
+        let node = UserInfo::node("n1");
+        let root = UserInfo::admin("root");
+        for (user, path, expected) in [
+            (&nobody, "/sampan/v1/ca", true),
+            (&nobody, "/sampan/v1/enroll", true),
+            (&nobody, "/sampan/v1/renew", true),
+            (&nobody, "/sampan/v1/time", true),
+            (&nobody, "/sampan/v1/ca/x", false),
+            (&nobody, "/sampan/v1/tokens", false),
+            (&node, "/sampan/v1/tokens", false),
+            (&node, "/sampan/v1/snapshot", false),
+            (&node, "/sampan/v1/members", false),
+            (&server, "/sampan/v1/members/1", true),
+            (&server, "/sampan/v1/snapshot", false),
+            (&root, "/sampan/v1/snapshot", true),
+        ] {
+            let decision = BuiltInAuthorizer.authorize(user, &Attributes::Path { verb: "post", path }).await;
+            assert_eq!(matches!(decision, Decision::Allow(_)), expected, "{} {path}", user.name);
         }
     }
 

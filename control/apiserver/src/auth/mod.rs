@@ -7,8 +7,8 @@ mod tokens;
 mod user;
 
 pub use authorizer::{Attributes, Authorizer, BuiltInAuthorizer, Decision};
-pub use user::UserInfo;
+pub use user::{SERVERS, UserInfo};
 
-pub(crate) use authorizer::{PUBLIC_PATHS, at_or_below};
+pub(crate) use authorizer::{EXTENSION_ROOT, JOIN_PATHS, PUBLIC_PATHS, at_or_below};
 pub(crate) use tokens::{Binding, Claims, KubernetesClaims, TokenAuthority};
 pub(crate) use user::{ALL_AUTHENTICATED, MASTERS};

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 pub(crate) const MASTERS: &str = "system:masters";
 /// The group of everyone who is authenticated.
 pub(crate) const ALL_AUTHENTICATED: &str = "system:authenticated";
+/// The group of the cluster's servers, by their machine certificates.
+pub const SERVERS: &str = "sampan:servers";
 const ANONYMOUS: &str = "system:anonymous";
 const ALL_UNAUTHENTICATED: &str = "system:unauthenticated";
 
@@ -45,6 +47,11 @@ impl UserInfo {
     /// The node agent of a node.
     pub fn node(name: &str) -> Self {
         Self::new(format!("system:node:{name}"), ["system:nodes"])
+    }
+
+    /// A server of the cluster, as its machine certificate names it.
+    pub fn server(name: &str) -> Self {
+        Self::new(format!("sampan:server:{name}"), [SERVERS])
     }
 
     /// Nobody in particular: may ask for health and version.

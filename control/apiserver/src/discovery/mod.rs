@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use sampan_api::status::Status;
 use serde_json::{Value, json};
 
+use crate::auth::JOIN_PATHS;
 use crate::body::Body;
 use crate::endpoints::{Call, respond};
 use crate::metrics;
@@ -30,7 +31,14 @@ pub(crate) async fn serve(call: &Call) -> Result<Response<Body>, Status> {
         return Err(Status::method_not_allowed());
     }
     match segments.as_slice() {
-        [] => Ok(respond::json(StatusCode::OK, &json!({"paths": groups::paths()}))),
+        [] => {
+            let mut paths = groups::paths();
+            if call.core.extension.is_some() {
+                paths.extend(JOIN_PATHS.iter().map(|path| (*path).to_owned()));
+                paths.sort();
+            }
+            Ok(respond::json(StatusCode::OK, &json!({"paths": paths})))
+        }
         ["version"] => Ok(respond::json(StatusCode::OK, &version())),
         [check @ ("healthz" | "livez" | "readyz"), rest @ ..] => health::serve(call, check, rest).await,
         ["metrics"] => Ok(respond::bytes(

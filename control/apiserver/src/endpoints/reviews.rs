@@ -104,6 +104,7 @@ async fn access(call: &Call, resource: &Resource, review: &Value, user: UserInfo
     Ok(match call.core.authorizer.authorize(&user, &attributes).await {
         Decision::Allow(why) => json!({"allowed": true, "reason": why}),
         Decision::NoOpinion => json!({"allowed": false}),
+        Decision::Deny(why) => json!({"allowed": false, "denied": true, "reason": why}),
     })
 }
 

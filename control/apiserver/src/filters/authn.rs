@@ -12,7 +12,7 @@ use sampan_api::meta::ObjectMeta;
 use sampan_api::status::Status;
 use serde_json::Value;
 
-use crate::auth::{Binding, Claims, PUBLIC_PATHS, UserInfo, at_or_below};
+use crate::auth::{Binding, Claims, JOIN_PATHS, PUBLIC_PATHS, UserInfo, at_or_below};
 use crate::core::Core;
 use crate::endpoints::request_info::RequestInfo;
 
@@ -48,7 +48,9 @@ pub(super) async fn authenticate(
             }
         };
     }
-    let open = !info.is_resource && PUBLIC_PATHS.iter().any(|root| at_or_below(&info.path, root));
+    let open = !info.is_resource
+        && (PUBLIC_PATHS.iter().any(|root| at_or_below(&info.path, root))
+            || (core.extension.is_some() && JOIN_PATHS.contains(&info.path.as_str())));
     if open && given.is_empty() { Ok(UserInfo::anonymous()) } else { Err(Status::unauthorized()) }
 }
 

@@ -25,6 +25,11 @@ pub(super) async fn check(call: &Call) -> Result<(), Status> {
     match call.core.authorizer.authorize(&call.user, &attributes).await {
         Decision::Allow(_) => Ok(()),
         Decision::NoOpinion => Err(forbidden(&call.user, info)),
+        Decision::Deny(why) => {
+            let mut status = forbidden(&call.user, info);
+            status.message = format!("{}: {why}", status.message);
+            Err(status)
+        }
     }
 }
 

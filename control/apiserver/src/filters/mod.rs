@@ -7,6 +7,7 @@
 pub(crate) mod audit;
 pub(crate) mod authn;
 mod authz;
+mod extension;
 mod impersonation;
 mod limits;
 
@@ -84,7 +85,8 @@ async fn chain(
         Ok(user) => user,
         Err(status) => return respond::status(&status),
     };
-    let long_running = info.is_long_running(&query);
+    let extended = core.extension.clone().filter(|_| !info.is_resource && extension::is_below(&info.path));
+    let long_running = info.is_long_running(&query) || extended.is_some();
     let entry =
         core.audit.as_ref().map(|_| audit::Entry::new((&id, long_running), received, &user, &info, &parts));
     let warnings = Warnings::default();
@@ -98,7 +100,13 @@ async fn chain(
         warnings,
         now: received,
     };
-    let answered = limits::within_deadline(long_running, serve(call, body)).await;
+    let answered = match extended {
+        Some(router) => {
+            let head = (parts.method, parts.uri, parts.version);
+            extension::serve(call, router, head, body).await
+        }
+        None => limits::within_deadline(long_running, serve(call, body)).await,
+    };
     let (response, impersonated) = answered.unwrap_or_else(|status| (respond::status(&status), None));
     if let (Some(log), Some(entry)) = (&core.audit, entry) {
         log.write(entry.finish(impersonated.as_deref(), response.status()));
@@ -108,8 +116,7 @@ async fn chain(
 
 /// The inner filters and the endpoint. Also the user that was impersonated, for the audit log.
 async fn serve(mut call: Call, body: Body) -> Result<(Response<Body>, Option<String>), Status> {
-    let impersonated = impersonation::apply(&mut call)?;
-    authz::check(&call).await?;
+    let impersonated = admit(&mut call).await?;
     call.body = limits::read(body).await?;
     let call = Arc::new(call);
     let answered = if call.info.is_resource {
@@ -124,6 +131,13 @@ async fn serve(mut call: Call, body: Body) -> Result<(Response<Body>, Option<Str
         }
     }
     Ok((response, impersonated))
+}
+
+/// Impersonation and authorization. The user that was impersonated, if one was.
+async fn admit(call: &mut Call) -> Result<Option<String>, Status> {
+    let impersonated = impersonation::apply(call)?;
+    authz::check(call).await?;
+    Ok(impersonated)
 }
 
 /// A warning as RFC 7234 wants it: one line, quoted.

@@ -51,6 +51,14 @@ impl Vault {
         }
     }
 
+    /// The names and texts of a vault in memory.
+    pub(super) fn contents(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Memory(texts) => texts.lock().clone().into_iter().collect(),
+            Self::Directory(_) => Vec::new(),
+        }
+    }
+
     /// Writes a text that only its owner may read: the old text or the new one is there at any time.
     pub(super) fn write_private(&self, name: &str, text: &str) -> Result<(), PkiError> {
         match self {

@@ -8,21 +8,30 @@
 mod authority;
 mod files;
 mod kubeconfig;
+mod roots;
 mod serving;
+mod verifier;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::{Mutex, RwLock};
 use rcgen::KeyPair;
+use rustls::pki_types::UnixTime;
+use rustls::server::danger::ClientCertVerifier;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
-pub use authority::{Identity, Subject};
+pub use authority::{Identity, Subject, not_after};
 pub use kubeconfig::kubeconfig;
+pub use roots::{Authorities, Root, Stage, Succession, fingerprint};
 pub use serving::ServingNames;
 
 use authority::Authority;
 use files::Vault;
 use serving::ReloadableCertificate;
+use verifier::LiveVerifier;
 
 /// Why keys or certificates could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -56,51 +65,170 @@ pub enum PkiError {
     Tls(#[from] rustls::Error),
 }
 
+/// How long certificates live, and with that when they are renewed: after two thirds of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life(pub SignedDuration);
+
+impl Default for Life {
+    /// A year.
+    fn default() -> Self {
+        Self(SignedDuration::from_hours(24 * 365))
+    }
+}
+
+/// What a machine of the cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MachineRole {
+    /// It holds the store and serves the API.
+    Server,
+    /// It runs pods.
+    Node,
+}
+
+impl MachineRole {
+    /// The user name of a machine with this role, as its certificate has it.
+    pub fn user(self, name: &str) -> String {
+        match self {
+            Self::Server => format!("sampan:server:{name}"),
+            Self::Node => format!("system:node:{name}"),
+        }
+    }
+
+    fn group(self) -> &'static str {
+        match self {
+            Self::Server => crate::auth::SERVERS,
+            Self::Node => "system:nodes",
+        }
+    }
+}
+
+/// The public side of the authorities at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustBundle {
+    /// Which one; a higher one is newer.
+    pub generation: u64,
+    /// The authorities that sign servers, PEM, the one that signs now first.
+    pub server_pem: String,
+    /// The authorities that sign clients and machines, PEM, the one that signs now first.
+    pub client_pem: String,
+}
+
 /// Everything that proves who is who in this cluster.
 pub struct Pki {
-    server_authority: Authority,
-    client_authority: Authority,
+    current: RwLock<Current>,
     serving: Arc<ReloadableCertificate>,
-    admin: parking_lot::RwLock<Identity>,
+    clients: Arc<LiveVerifier>,
+    admin: RwLock<Identity>,
     token_key: KeyPair,
-    names: ServingNames,
+    names: RwLock<ServingNames>,
+    life: Life,
     vault: Vault,
+    changes: watch::Sender<TrustBundle>,
+    /// One change at a time.
+    writer: Mutex<()>,
+}
+
+/// The authorities, and those of them that sign.
+struct Current {
+    authorities: Authorities,
+    server: Arc<Authority>,
+    client: Arc<Authority>,
+}
+
+impl Current {
+    fn new(authorities: Authorities) -> Result<Self, PkiError> {
+        authorities.check()?;
+        let server = Arc::new(roots::authority(authorities.signing_server()?, SERVER_FILE)?);
+        let client = Arc::new(roots::authority(authorities.signing_client()?, CLIENT_FILE)?);
+        Ok(Self { authorities, server, client })
+    }
+
+    fn bundle(&self) -> TrustBundle {
+        TrustBundle {
+            generation: self.authorities.generation,
+            server_pem: self.authorities.server_pem(),
+            client_pem: self.authorities.client_pem(),
+        }
+    }
 }
 
 /// How the administrator is called in certificates.
 const ADMIN: &str = "kubernetes-admin";
+const SERVER_FILE: &str = "server-ca";
+const CLIENT_FILE: &str = "client-ca";
+/// The key of service account tokens.
+pub const TOKEN_KEY_FILE: &str = "service-account.key";
+/// All authorities, where they were ever changed.
+const AUTHORITIES_FILE: &str = "authorities.json";
+/// The longest time between two looks at what is due.
+const LONGEST_CHECK: SignedDuration = SignedDuration::from_hours(12);
 
 impl Pki {
     /// Reads the files in `dir` (made if need be), and makes what is missing or due.
     pub fn load_or_create(dir: &Path, names: ServingNames) -> Result<Self, PkiError> {
-        Self::open(Vault::directory(dir)?, names)
+        Self::open(Vault::directory(dir)?, names, Life::default())
+    }
+
+    /// The same, with certificates that live so long.
+    pub fn load_or_create_with(dir: &Path, names: ServingNames, life: Life) -> Result<Self, PkiError> {
+        Self::open(Vault::directory(dir)?, names, life)
     }
 
     /// Keys and certificates that live as long as the process, for tests and tools.
     pub fn in_memory(names: ServingNames) -> Result<Self, PkiError> {
-        Self::open(Vault::memory(), names)
+        Self::open(Vault::memory(), names, Life::default())
     }
 
-    fn open(vault: Vault, names: ServingNames) -> Result<Self, PkiError> {
+    fn open(vault: Vault, names: ServingNames, life: Life) -> Result<Self, PkiError> {
         let now = Timestamp::now();
-        let server_authority = Authority::load_or_create(&vault, "server-ca", "sampan-server-ca", now)?;
-        let client_authority = Authority::load_or_create(&vault, "client-ca", "sampan-client-ca", now)?;
-        let identity = serving::load_or_issue(&vault, &server_authority, &names, now)?;
-        let serving = Arc::new(ReloadableCertificate::new(&identity)?);
-        let admin = load_or_issue_admin(&vault, &client_authority, now)?;
-        let token_key = load_or_create_key(&vault, "service-account.key")?;
-        let admin = parking_lot::RwLock::new(admin);
-        Ok(Self { server_authority, client_authority, serving, admin, token_key, names, vault })
+        let current = Current::new(load_or_create_authorities(&vault, now)?)?;
+        let identity = serving::load_or_issue(&vault, &current.server, &names, (now, life.0))?;
+        let bundle = current.bundle();
+        Ok(Self {
+            serving: Arc::new(ReloadableCertificate::new(&identity)?),
+            clients: Arc::new(LiveVerifier::new(&bundle.client_pem)?),
+            admin: RwLock::new(load_or_issue_admin(&vault, &current.client, (now, life.0))?),
+            token_key: load_or_create_key(&vault, TOKEN_KEY_FILE)?,
+            current: RwLock::new(current),
+            names: RwLock::new(names),
+            life,
+            vault,
+            changes: watch::Sender::new(bundle),
+            writer: Mutex::default(),
+        })
     }
 
-    /// The certificate of the authority that signs servers, PEM: what clients trust.
-    pub fn ca_pem(&self) -> &str {
-        self.server_authority.certificate_pem()
+    /// The certificates of the authorities that sign servers, PEM, the one that signs now first:
+    /// what clients trust.
+    pub fn ca_pem(&self) -> String {
+        self.current.read().authorities.server_pem()
     }
 
-    /// The certificate of the authority that signs clients, PEM.
-    pub fn client_ca_pem(&self) -> &str {
-        self.client_authority.certificate_pem()
+    /// The certificates of the authorities that sign clients, PEM, the one that signs now first.
+    pub fn client_ca_pem(&self) -> String {
+        self.current.read().authorities.client_pem()
+    }
+
+    /// All authorities with their keys: for other servers, and nobody else.
+    pub fn authorities(&self) -> Authorities {
+        self.current.read().authorities.clone()
+    }
+
+    /// The authorities that are trusted, and every change of them.
+    pub fn trust(&self) -> watch::Receiver<TrustBundle> {
+        self.changes.subscribe()
+    }
+
+    /// How long the certificates live that are issued here.
+    pub fn life(&self) -> SignedDuration {
+        self.life.0
+    }
+
+    /// How often to look at what is due.
+    pub fn check_interval(&self) -> std::time::Duration {
+        let check = (self.life.0 / 24).min(LONGEST_CHECK);
+        std::time::Duration::try_from(check).unwrap_or_default().max(std::time::Duration::from_secs(1))
     }
 
     /// The administrator's certificate and key.
@@ -110,12 +238,43 @@ impl Pki {
 
     /// A kubeconfig for the administrator.
     pub fn admin_kubeconfig(&self, server: &str) -> String {
-        kubeconfig(server, self.ca_pem(), ADMIN, &self.admin())
+        kubeconfig(server, &self.ca_pem(), ADMIN, &self.admin())
     }
 
-    /// A new client certificate, valid for a year.
+    /// A new client certificate.
     pub fn issue_client(&self, user: &str, groups: &[&str]) -> Result<Identity, PkiError> {
-        self.client_authority.issue(&Subject::Client { user, groups }, Timestamp::now())
+        self.client_authority().issue(&Subject::Client { user, groups }, Timestamp::now(), self.life.0)
+    }
+
+    /// A new certificate (PEM) for a machine, over the key whose possession `request` (a PKCS #10
+    /// request, PEM) proves. What else the request asks for is ignored.
+    ///
+    /// Errors: the request does not parse, or its signature is not by its key.
+    pub fn issue_machine(&self, role: MachineRole, name: &str, request: &str) -> Result<String, PkiError> {
+        let bad = |source| PkiError::Certificate { what: "the certificate request".to_owned(), source };
+        let request = rcgen::CertificateSigningRequestParams::from_pem(request).map_err(bad)?;
+        let subject = Subject::Machine { user: &role.user(name), group: role.group() };
+        self.client_authority().certify(&subject, &request.public_key, Timestamp::now(), self.life.0)
+    }
+
+    /// Whether a client authority that is trusted now signed a certificate (PEM), whose dates do not
+    /// matter. It proves who somebody was; whether he still is, is for the caller to find out.
+    pub fn has_signed(&self, certificate_pem: &str) -> Result<bool, PkiError> {
+        let der = authority::certificate_der(certificate_pem)?;
+        let parsed = authority::parse(&der)?;
+        let end = parsed.validity().not_after.timestamp();
+        let within = std::time::Duration::from_secs(u64::try_from(end).unwrap_or_default());
+        Ok(self.clients.verify_client_cert(&der, &[], UnixTime::since_unix_epoch(within)).is_ok())
+    }
+
+    /// Whether a certificate (PEM) is of the client authority that signs now.
+    pub fn is_of_current_client_authority(&self, certificate_pem: &str) -> Result<bool, PkiError> {
+        authority::is_issued_by(certificate_pem, self.client_authority().certificate_pem())
+    }
+
+    /// The private key that signs service account tokens, PEM: for other servers, and nobody else.
+    pub fn token_key_pem(&self) -> String {
+        self.token_key.serialize_pem()
     }
 
     /// The private key that signs service account tokens and its public part, both PEM.
@@ -125,39 +284,127 @@ impl Pki {
 
     /// Makes anew what is about to expire; connections from now on see it. Whether anything was.
     pub fn renew_due(&self, now: Timestamp) -> Result<bool, PkiError> {
+        let _writer = self.writer.lock();
+        let (server, client) = (Arc::clone(&self.current.read().server), self.client_authority());
+        let names = self.names.read().clone();
         let mut renewed = false;
-        if serving::is_due(&self.serving.identity(), &self.names, now)? {
-            let identity = serving::issue(&self.vault, &self.server_authority, &self.names, now)?;
+        let serving = self.serving.identity();
+        if serving::is_due(&serving, &names, (now, self.life.0))? || !server.signed(&serving)? {
+            let identity = serving::issue(&self.vault, &server, &names, (now, self.life.0))?;
             self.serving.replace(&identity)?;
             renewed = true;
         }
-        if authority::expires_soon(&self.admin().certificate_pem, now)? {
-            *self.admin.write() = issue_admin(&self.vault, &self.client_authority, now)?;
+        let admin = self.admin();
+        if authority::expires_soon(&admin.certificate_pem, now, self.life.0)? || !client.signed(&admin)? {
+            *self.admin.write() = issue_admin(&self.vault, &client, (now, self.life.0))?;
             renewed = true;
         }
         Ok(renewed)
+    }
+
+    /// The names and addresses by which clients reach this server are others now: the serving
+    /// certificate is made anew if it lacks one. Whether it was.
+    pub fn set_names(&self, names: ServingNames) -> Result<bool, PkiError> {
+        *self.names.write() = names;
+        self.renew_due(Timestamp::now())
+    }
+
+    /// Shows this certificate to machines that ask for the protocol `protocol` (ALPN) on the API's
+    /// port, instead of the serving certificate.
+    pub fn set_machine(&self, protocol: &[u8], identity: &Identity) -> Result<(), PkiError> {
+        self.serving.replace_machine(protocol, identity)
+    }
+
+    /// Takes over the cluster's authorities: written down first, then trusted and signed with, and
+    /// this server's certificates made anew if another one signs now. Which of two are the newer ones
+    /// is the caller's to say. Whether they were others than here.
+    pub fn adopt(&self, authorities: Authorities) -> Result<bool, PkiError> {
+        let writer = self.writer.lock();
+        if authorities == self.current.read().authorities {
+            return Ok(false);
+        }
+        let next = Current::new(authorities)?;
+        write_authorities(&self.vault, &next.authorities)?;
+        let bundle = next.bundle();
+        self.clients.replace(&bundle.client_pem)?;
+        *self.current.write() = next;
+        drop(writer);
+        self.renew_due(Timestamp::now())?;
+        self.changes.send_replace(bundle);
+        Ok(true)
     }
 
     /// How a listener speaks TLS: our serving certificate, client certificates asked for and
     /// checked but not required, HTTP/2 and HTTP/1.1.
     pub fn server_config(&self) -> Result<rustls::ServerConfig, PkiError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(authority::certificate_der(self.client_ca_pem())?)?;
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::clone(&provider),
-        )
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| PkiError::Unusable { what: format!("the client authority: {e}") })?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::clone(&self.clients) as Arc<dyn ClientCertVerifier>)
             .with_cert_resolver(Arc::clone(&self.serving) as Arc<dyn rustls::server::ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
+
+    fn client_authority(&self) -> Arc<Authority> {
+        Arc::clone(&self.current.read().client)
+    }
+}
+
+/// The files (name, content) by which another server of the cluster starts with the same keys. To
+/// be written into an empty directory that [`Pki::load_or_create`] is then given.
+pub fn shared_files(
+    authorities: &Authorities,
+    token_key_pem: &str,
+) -> Result<Vec<(String, String)>, PkiError> {
+    let vault = Vault::memory();
+    write_authorities(&vault, authorities)?;
+    vault.write_private(TOKEN_KEY_FILE, token_key_pem)?;
+    Ok(vault.contents())
+}
+
+/// The authorities on file: all of them where they were ever changed, else one of each kind; new
+/// ones where there are none.
+fn load_or_create_authorities(vault: &Vault, now: Timestamp) -> Result<Authorities, PkiError> {
+    if let Some(text) = vault.read(AUTHORITIES_FILE)? {
+        return serde_json::from_str(&text)
+            .map_err(|e| PkiError::Unusable { what: format!("{AUTHORITIES_FILE}: {e}") });
+    }
+    let (server, client) = (vault.read_identity(SERVER_FILE)?, vault.read_identity(CLIENT_FILE)?);
+    let authorities = match (server, client) {
+        (Some(server), Some(client)) => return Ok(Authorities::from_identities(server, client)),
+        (None, None) => Authorities::create(now)?,
+        (server, client) => {
+            // A start that was cut short: what is there may be in use already.
+            let new = Authorities::create(now)?;
+            let or = |found: Option<Identity>, made: &Root| {
+                found.unwrap_or(Identity {
+                    certificate_pem: made.certificate_pem.clone(),
+                    key_pem: made.key_pem.clone(),
+                })
+            };
+            Authorities::from_identities(or(server, new.signing_server()?), or(client, new.signing_client()?))
+        }
+    };
+    write_authorities(vault, &authorities)?;
+    Ok(authorities)
+}
+
+/// All of them first, then those that sign in files of their own, which older versions read.
+fn write_authorities(vault: &Vault, authorities: &Authorities) -> Result<(), PkiError> {
+    if authorities.generation > 0 {
+        let text = serde_json::to_string(authorities)
+            .map_err(|e| PkiError::Unusable { what: format!("{AUTHORITIES_FILE}: {e}") })?;
+        vault.write_private(AUTHORITIES_FILE, &text)?;
+    }
+    for (file, root) in
+        [(SERVER_FILE, authorities.signing_server()?), (CLIENT_FILE, authorities.signing_client()?)]
+    {
+        let identity =
+            Identity { certificate_pem: root.certificate_pem.clone(), key_pem: root.key_pem.clone() };
+        vault.write_identity(file, &identity)?;
+    }
+    Ok(())
 }
 
 /// The administrator's kubeconfig from the files that an earlier run left in `dir`. Makes nothing.
@@ -165,7 +412,10 @@ pub fn stored_admin_kubeconfig(dir: &Path, server: &str) -> Result<String, PkiEr
     let missing =
         |what: &str| PkiError::Unusable { what: format!("{what} in {}: it is missing", dir.display()) };
     let vault = Vault::existing(dir);
-    let ca = vault.read("server-ca.crt")?.ok_or_else(|| missing("server-ca.crt"))?;
+    let ca = match vault.read(AUTHORITIES_FILE)? {
+        Some(_) => load_or_create_authorities(&vault, Timestamp::now())?.server_pem(),
+        None => vault.read("server-ca.crt")?.ok_or_else(|| missing("server-ca.crt"))?,
+    };
     let admin = vault.read_identity("admin")?.ok_or_else(|| missing("admin.crt"))?;
     Ok(kubeconfig(server, &ca, ADMIN, &admin))
 }
@@ -180,24 +430,35 @@ fn load_or_create_key(vault: &Vault, file: &str) -> Result<KeyPair, PkiError> {
     Ok(key)
 }
 
-fn load_or_issue_admin(vault: &Vault, authority: &Authority, now: Timestamp) -> Result<Identity, PkiError> {
+fn load_or_issue_admin(
+    vault: &Vault,
+    authority: &Authority,
+    (now, life): (Timestamp, SignedDuration),
+) -> Result<Identity, PkiError> {
     if let Some(found) = vault.read_identity("admin")?
         && authority.signed(&found)?
-        && !authority::expires_soon(&found.certificate_pem, now)?
+        && !authority::expires_soon(&found.certificate_pem, now, life)?
     {
         return Ok(found);
     }
-    issue_admin(vault, authority, now)
+    issue_admin(vault, authority, (now, life))
 }
 
-fn issue_admin(vault: &Vault, authority: &Authority, now: Timestamp) -> Result<Identity, PkiError> {
-    let identity = authority.issue(&Subject::Client { user: ADMIN, groups: &[crate::auth::MASTERS] }, now)?;
+fn issue_admin(
+    vault: &Vault,
+    authority: &Authority,
+    (now, life): (Timestamp, SignedDuration),
+) -> Result<Identity, PkiError> {
+    let subject = Subject::Client { user: ADMIN, groups: &[crate::auth::MASTERS] };
+    let identity = authority.issue(&subject, now, life)?;
     vault.write_identity("admin", &identity)?;
     Ok(identity)
 }
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::pem::PemObject;
+
     use super::*;
 
     fn names() -> ServingNames {
@@ -259,5 +520,86 @@ mod tests {
         let error = Pki::load_or_create(dir.path(), names()).err().unwrap();
         assert!(error.to_string().contains("server-ca"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "rubbish");
+    }
+
+    #[test]
+    fn another_server_starts_with_the_shared_files() {
+        let first = Pki::in_memory(names()).unwrap();
+        for authorities in
+            [first.authorities(), first.authorities().staged(Timestamp::now()).unwrap().unwrap()]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, text) in shared_files(&authorities, &first.token_key_pem()).unwrap() {
+                std::fs::write(dir.path().join(name), text).unwrap();
+            }
+            let second = Pki::load_or_create(dir.path(), names()).unwrap();
+            assert_eq!(second.authorities().server_pem(), authorities.server_pem());
+            assert_eq!(second.authorities().generation, authorities.generation);
+            assert_eq!(second.token_key(), first.token_key());
+            assert!(first.has_signed(&second.admin().certificate_pem).unwrap());
+            assert_ne!(second.serving.identity(), first.serving.identity());
+        }
+    }
+
+    #[test]
+    fn newer_authorities_are_taken_over_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::load_or_create(dir.path(), names()).unwrap();
+        let trust = pki.trust();
+        let old_admin = pki.admin();
+        let staged = pki.authorities().staged(Timestamp::now()).unwrap().unwrap();
+        assert!(pki.adopt(staged.clone()).unwrap());
+        assert!(!pki.adopt(staged.clone()).unwrap());
+        assert_eq!(trust.borrow().generation, 1);
+        assert_eq!(pki.admin(), old_admin);
+        let switched = staged.switched(Timestamp::now());
+        pki.adopt(switched.clone()).unwrap();
+        assert_ne!(pki.admin(), old_admin);
+        assert!(pki.has_signed(&old_admin.certificate_pem).unwrap());
+        assert!(pki.is_of_current_client_authority(&pki.admin().certificate_pem).unwrap());
+        let again = Pki::load_or_create(dir.path(), names()).unwrap();
+        assert_eq!(again.authorities(), switched);
+        assert_eq!(again.admin(), pki.admin());
+        let kubeconfig = stored_admin_kubeconfig(dir.path(), "https://localhost").unwrap();
+        assert_eq!(kubeconfig, pki.admin_kubeconfig("https://localhost"));
+        pki.adopt(switched.retired()).unwrap();
+        assert!(!pki.has_signed(&old_admin.certificate_pem).unwrap());
+        assert_eq!(pki.ca_pem(), switched.server[1].certificate_pem);
+    }
+
+    #[test]
+    fn a_machines_certificate_is_over_its_own_key() {
+        let pki = Pki::in_memory(names()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let pem = pki.issue_machine(MachineRole::Node, "n1", &request).unwrap();
+        assert!(pki.has_signed(&pem).unwrap());
+        let der = authority::certificate_der(&pem).unwrap();
+        let certificate = authority::parse(&der).unwrap();
+        assert_eq!(certificate.subject().to_string(), "CN=system:node:n1, O=system:nodes");
+        assert_eq!(certificate.public_key().raw, rcgen::PublicKeyData::subject_public_key_info(&key));
+        let usage = certificate.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.client_auth && usage.server_auth);
+        // The proof is of another key than the one that is named.
+        let der =
+            rustls::pki_types::CertificateSigningRequestDer::from_pem_slice(request.as_bytes()).unwrap();
+        let mut forged = der.to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        use base64::Engine;
+        let text = base64::engine::general_purpose::STANDARD.encode(forged);
+        let forged =
+            format!("-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n");
+        assert!(pki.issue_machine(MachineRole::Node, "n1", &forged).is_err());
+    }
+
+    #[test]
+    fn short_lives_are_renewed_at_two_thirds() {
+        let life = SignedDuration::from_mins(3);
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::load_or_create_with(dir.path(), names(), Life(life)).unwrap();
+        let now = Timestamp::now();
+        assert!(not_after(&pki.admin().certificate_pem).unwrap() <= now + life);
+        assert!(!pki.renew_due(now + SignedDuration::from_secs(100)).unwrap());
+        assert!(pki.renew_due(now + SignedDuration::from_secs(130)).unwrap());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::RwLock;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -48,15 +48,15 @@ pub(super) fn load_or_issue(
     vault: &Vault,
     authority: &Authority,
     names: &ServingNames,
-    now: Timestamp,
+    (now, life): (Timestamp, SignedDuration),
 ) -> Result<Identity, PkiError> {
     if let Some(found) = vault.read_identity(FILE)?
         && authority.signed(&found)?
-        && !is_due(&found, names, now)?
+        && !is_due(&found, names, (now, life))?
     {
         return Ok(found);
     }
-    issue(vault, authority, names, now)
+    issue(vault, authority, names, (now, life))
 }
 
 /// A new certificate, written down.
@@ -64,16 +64,20 @@ pub(super) fn issue(
     vault: &Vault,
     authority: &Authority,
     names: &ServingNames,
-    now: Timestamp,
+    (now, life): (Timestamp, SignedDuration),
 ) -> Result<Identity, PkiError> {
-    let identity = authority.issue(&Subject::Server { dns: &names.dns, ips: &names.ips }, now)?;
+    let identity = authority.issue(&Subject::Server { dns: &names.dns, ips: &names.ips }, now, life)?;
     vault.write_identity(FILE, &identity)?;
     Ok(identity)
 }
 
 /// Whether a certificate expires soon or lacks a name.
-pub(super) fn is_due(identity: &Identity, names: &ServingNames, now: Timestamp) -> Result<bool, PkiError> {
-    if authority::expires_soon(&identity.certificate_pem, now)? {
+pub(super) fn is_due(
+    identity: &Identity,
+    names: &ServingNames,
+    (now, life): (Timestamp, SignedDuration),
+) -> Result<bool, PkiError> {
+    if authority::expires_soon(&identity.certificate_pem, now, life)? {
         return Ok(true);
     }
     let der = authority::certificate_der(&identity.certificate_pem)?;
@@ -91,11 +95,16 @@ pub(super) fn is_due(identity: &Identity, names: &ServingNames, now: Timestamp) 
 /// The certificate that new connections see.
 pub(super) struct ReloadableCertificate {
     current: RwLock<(Identity, Arc<CertifiedKey>)>,
+    /// What is shown to machines that ask for another protocol than HTTP, by its name.
+    machine: RwLock<Option<(Vec<u8>, Arc<CertifiedKey>)>>,
 }
 
 impl ReloadableCertificate {
     pub(super) fn new(identity: &Identity) -> Result<Self, PkiError> {
-        Ok(Self { current: RwLock::new((identity.clone(), certified(identity)?)) })
+        Ok(Self {
+            current: RwLock::new((identity.clone(), certified(identity)?)),
+            machine: RwLock::default(),
+        })
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -107,6 +116,12 @@ impl ReloadableCertificate {
         *self.current.write() = (identity.clone(), certified);
         Ok(())
     }
+
+    pub(super) fn replace_machine(&self, protocol: &[u8], identity: &Identity) -> Result<(), PkiError> {
+        let certified = certified(identity)?;
+        *self.machine.write() = Some((protocol.to_vec(), certified));
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for ReloadableCertificate {
@@ -116,7 +131,12 @@ impl std::fmt::Debug for ReloadableCertificate {
 }
 
 impl ResolvesServerCert for ReloadableCertificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some((protocol, machine)) = &*self.machine.read()
+            && hello.alpn().is_some_and(|mut asked| asked.any(|name| name == protocol.as_slice()))
+        {
+            return Some(Arc::clone(machine));
+        }
         Some(Arc::clone(&self.current.read().1))
     }
 }

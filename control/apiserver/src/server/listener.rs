@@ -1,6 +1,7 @@
 //! The TLS listener: connections, HTTP/2 and HTTP/1.1, client certificates, an orderly end.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +21,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::auth::UserInfo;
 use crate::body::Body;
-use crate::core::Core;
 use crate::filters::{self, Caller};
 use crate::pki::Pki;
+use crate::server::ApiServer;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEADERS: Duration = Duration::from_secs(32);
@@ -34,16 +35,25 @@ const MAX_STREAMS: u32 = 2000;
 const DRAIN: Duration = Duration::from_secs(10);
 /// After a failed accept (out of file descriptors), a pause.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const RENEWAL_CHECK: Duration = Duration::from_secs(12 * 3600);
+
+/// Takes over TLS connections that agreed on a protocol of its own instead of HTTP.
+pub trait Handover: Send + Sync + 'static {
+    /// The protocol's name in TLS (ALPN).
+    fn protocol(&self) -> &[u8];
+
+    /// Takes a connection: its stream, the certificates that the other side showed (checked against
+    /// the client authority; none if it showed none), and where it comes from. Must not block.
+    fn adopt(&self, stream: TlsStream<TcpStream>, chain: Vec<CertificateDer<'static>>, remote: SocketAddr);
+}
 
 /// Accepts connections until `shutdown`, then drains them.
 pub(super) async fn serve(
-    core: &Arc<Core>,
-    pki: &Arc<Pki>,
+    server: &ApiServer,
     listener: TcpListener,
     config: rustls::ServerConfig,
     shutdown: CancellationToken,
 ) {
+    let (core, pki) = (&server.core, &server.pki);
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let connections = TaskTracker::new();
     connections.spawn(renew(Arc::clone(pki), shutdown.clone()));
@@ -54,9 +64,9 @@ pub(super) async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (core, acceptor, shutdown) = (Arc::clone(core), acceptor.clone(), shutdown.clone());
+                let (server, acceptor, shutdown) = (server.clone(), acceptor.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    if let Err(error) = connection(core, acceptor, stream, shutdown).await {
+                    if let Err(error) = connection(server, acceptor, (stream, peer), shutdown).await {
                         tracing::debug!(%peer, error = &*error as &dyn std::error::Error, "a connection broke");
                     }
                 });
@@ -77,7 +87,7 @@ pub(super) async fn serve(
 
 /// Renews certificates while the server runs.
 async fn renew(pki: Arc<Pki>, shutdown: CancellationToken) {
-    while timeout(RENEWAL_CHECK, shutdown.cancelled()).await.is_err() {
+    while timeout(pki.check_interval(), shutdown.cancelled()).await.is_err() {
         match pki.renew_due(jiff::Timestamp::now()) {
             Ok(true) => tracing::info!("certificates were renewed"),
             Ok(false) => {}
@@ -89,13 +99,22 @@ async fn renew(pki: Arc<Pki>, shutdown: CancellationToken) {
 }
 
 async fn connection(
-    core: Arc<Core>,
+    server: ApiServer,
     acceptor: TlsAcceptor,
-    stream: TcpStream,
+    (stream, remote): (TcpStream, SocketAddr),
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
     let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+    if let Some(handover) =
+        server.handover.filter(|h| stream.get_ref().1.alpn_protocol() == Some(h.protocol()))
+    {
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        handover.adopt(stream, chain, remote);
+        return Ok(());
+    }
+    let core = server.core;
     let (caller, http2) = peer(&stream);
     let service = service_fn(move |request: Request<Incoming>| {
         let (core, caller) = (Arc::clone(&core), caller.clone());

@@ -25,6 +25,7 @@ use crate::metrics;
 use crate::pki::{Pki, PkiError};
 use crate::registry::{Registries, strategies};
 
+pub use listener::Handover;
 pub use local::LocalService;
 
 /// Who issues service account tokens, and for whom, where nothing else is configured.
@@ -56,6 +57,16 @@ pub enum ServerError {
     Bootstrap(#[source] Box<Status>),
 }
 
+/// Whose objects a server serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Contents {
+    /// Its cluster's: what every cluster has is made at the start, and old events go.
+    #[default]
+    Own,
+    /// Copies of another server's: nothing is made, and nothing goes by itself.
+    Copies,
+}
+
 /// How the server is set up.
 pub struct Config {
     /// Where objects are kept.
@@ -72,6 +83,14 @@ pub struct Config {
     pub issuer: String,
     /// Who decides what users may do.
     pub authorizer: Arc<dyn Authorizer>,
+    /// Routes below `/sampan/v1/` (given with their whole paths), served behind the filters. A request
+    /// carries its [`UserInfo`] as an extension. Its body is not read for it, and it has no deadline:
+    /// both are the handler's, so that it may stream.
+    pub extension: Option<axum::Router>,
+    /// Who takes connections over that agreed on another protocol than HTTP.
+    pub handover: Option<Arc<dyn Handover>>,
+    /// Whose objects `storage` holds.
+    pub contents: Contents,
 }
 
 impl Config {
@@ -85,6 +104,9 @@ impl Config {
             advertise: advertise.into(),
             issuer: DEFAULT_ISSUER.to_owned(),
             authorizer: Arc::new(BuiltInAuthorizer),
+            extension: None,
+            handover: None,
+            contents: Contents::Own,
         }
     }
 }
@@ -94,13 +116,15 @@ impl Config {
 pub struct ApiServer {
     core: Arc<Core>,
     pki: Arc<Pki>,
+    handover: Option<Arc<dyn Handover>>,
 }
 
 impl ApiServer {
     /// Loads the caches and makes what every cluster has. The server answers from now on, in
     /// process; [`ApiServer::serve`] opens it to the network.
     pub async fn new(config: Config) -> Result<Self, ServerError> {
-        let Config { storage, pki, audit, nodes, advertise, issuer, authorizer } = config;
+        let Config { storage, pki, audit, nodes, advertise, issuer, authorizer, .. } = config;
+        let (extension, handover, contents) = (config.extension, config.handover, config.contents);
         let shutdown = CancellationToken::new();
         let (private, public) = pki.token_key();
         let tokens = TokenAuthority::new(&private, &public, &issuer, vec![issuer.clone()])
@@ -126,13 +150,16 @@ impl ApiServer {
             audit,
             nodes,
             documents: Documents::default(),
+            extension,
             advertise,
             shutdown: shutdown.clone(),
         });
         metrics::start(shutdown.clone());
-        tokio::spawn(event_ttl::run(Arc::clone(&core.storage), shutdown));
-        bootstrap::namespaces(&core).await.map_err(|status| ServerError::Bootstrap(Box::new(status)))?;
-        Ok(Self { core, pki })
+        if contents == Contents::Own {
+            tokio::spawn(event_ttl::run(Arc::clone(&core.storage), shutdown));
+            bootstrap::namespaces(&core).await.map_err(|status| ServerError::Bootstrap(Box::new(status)))?;
+        }
+        Ok(Self { core, pki, handover })
     }
 
     /// The server as a tower service, for a user of this process: give it to `kube::Client::new`.
@@ -143,8 +170,11 @@ impl ApiServer {
     /// Serves TLS connections until `shutdown`; then watches end, requests under way are finished,
     /// and the caches stop.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let config = self.pki.server_config()?;
-        listener::serve(&self.core, &self.pki, listener, config, shutdown).await;
+        let mut config = self.pki.server_config()?;
+        if let Some(handover) = &self.handover {
+            config.alpn_protocols.push(handover.protocol().to_vec());
+        }
+        listener::serve(self, listener, config, shutdown).await;
         Ok(())
     }
 

@@ -85,11 +85,16 @@ pub(crate) async fn cluster() -> Cluster {
 }
 
 pub(crate) async fn cluster_over(storage: Arc<dyn Storage>, audit: Option<std::path::PathBuf>) -> Cluster {
+    cluster_with(storage, |config| config.audit = audit).await
+}
+
+/// A cluster whose configuration is changed first.
+pub(crate) async fn cluster_with(storage: Arc<dyn Storage>, change: impl FnOnce(&mut Config)) -> Cluster {
     let pki = Arc::new(Pki::in_memory(ServingNames::new([], [])).unwrap());
     let nodes = Arc::new(FakeNodes::default());
     let mut config = Config::new(Arc::clone(&storage), Arc::clone(&pki), "127.0.0.1:6443");
     config.nodes = Some(Arc::clone(&nodes) as Arc<dyn NodeConnector>);
-    config.audit = audit;
+    change(&mut config);
     let server = ApiServer::new(config).await.unwrap();
     Cluster { server, storage, pki, nodes, user: UserInfo::admin("test-admin") }
 }

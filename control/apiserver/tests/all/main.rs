@@ -10,6 +10,7 @@
 mod access;
 mod discovery;
 mod events;
+mod extension;
 mod harness;
 mod lists;
 mod objects;

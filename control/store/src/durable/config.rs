@@ -7,13 +7,40 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::disk::DiskFaults;
+use crate::storage::StorageError;
 
-/// How a [`super::DurableStore`] is set up. [`DurableConfig::new`] gives what suits a small node.
+/// Where the work behind the writes is done: checkpoints, the log's syncs, reads of the tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Background {
+    /// On threads of its own.
+    #[default]
+    Threads,
+    /// In place, by whoever causes it: for simulations, which must do everything in one order.
+    Inline,
+}
+
+impl Background {
+    /// Runs what may touch the disk, away from the async workers where there are threads.
+    pub async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        match self {
+            Self::Inline => work(),
+            Self::Threads => tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+                Err(StorageError::Unavailable { why: format!("reading the store failed: {error}") })
+            }),
+        }
+    }
+}
+
+/// How a [`super::Machine`] is set up. [`DurableConfig::new`] gives what suits a small node.
 #[derive(Clone)]
 pub struct DurableConfig {
     /// The data directory; made if there is none.
     pub dir: PathBuf,
-    /// The size of one log segment. It bounds one transaction, too.
+    /// The size of one log segment. It bounds one transaction, too, and must be the same on all
+    /// members; so must the prefixes below.
     pub segment_bytes: usize,
     /// How much the overlay gathers before it is written to the tables. Smaller saves memory,
     /// larger saves the device bytes.
@@ -33,6 +60,8 @@ pub struct DurableConfig {
     /// It is written while running or at a clean shutdown, so it costs the device the size of
     /// the live state once per interval: 10 MB a day are 0.1 kB/s.
     pub last_good_interval: Duration,
+    /// Where the work behind the writes is done.
+    pub background: Background,
     /// For tests: where the disk fails.
     pub faults: Option<Arc<dyn DiskFaults>>,
 }
@@ -66,6 +95,7 @@ impl DurableConfig {
             volatile_prefixes: Vec::new(),
             sealed_prefixes: Vec::new(),
             last_good_interval: Duration::from_secs(24 * 3600),
+            background: Background::Threads,
             faults: None,
         }
     }

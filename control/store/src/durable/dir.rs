@@ -13,13 +13,15 @@ use parking_lot::Mutex;
 use super::error::OpenError;
 use crate::disk::sync_dir;
 
-const FORMAT: u32 = 1;
+/// 1 is that of 0.1.0: its log knows one node only, its tables no cluster.
+const FORMAT: u32 = 2;
 const FORMAT_WORD: &str = "sampan-store";
 
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const TABLES_FILE: &str = "state.redb";
 const RESTORED_FILE: &str = "restored.redb";
+const RECEIVED_FILE: &str = "received.redb";
 const WAL_DIR: &str = "wal";
 const SEALED_FILE: &str = "sealed";
 const LAST_GOOD_FILE: &str = "last-good.snapshot";
@@ -35,6 +37,8 @@ pub(super) struct DataDir {
     /// Locked while it is here.
     lock: Mutex<Option<File>>,
     fresh: bool,
+    /// What `format` says; 0 while there is none.
+    format: u32,
 }
 
 impl Drop for DataDir {
@@ -51,11 +55,11 @@ impl DataDir {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unusable(error)),
             _ => {}
         }
-        let fresh = !is_ours(path, keys)?;
+        is_ours(path, keys)?;
         let lock = lock(path)?;
         // Another process may have made the store between the look and the lock.
-        let fresh = fresh && !is_ours(path, keys)?;
-        Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)), fresh })
+        let format = is_ours(path, keys)?.unwrap_or(0);
+        Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)), fresh: format == 0, format })
     }
 
     /// Lets the next one have it; nothing may be written after this.
@@ -83,6 +87,10 @@ impl DataDir {
 
     pub(super) fn restored(&self) -> PathBuf {
         self.path.join(RESTORED_FILE)
+    }
+
+    pub(super) fn received(&self) -> PathBuf {
+        self.path.join(RECEIVED_FILE)
     }
 
     pub(super) fn wal(&self) -> PathBuf {
@@ -113,12 +121,16 @@ impl DataDir {
         remove(std::fs::remove_dir_all(self.wal())).map_err(unusable)
     }
 
-    /// Says that the directory holds a whole store now.
+    /// Says that the directory holds a whole store of the present format now.
     pub(super) fn mark(&mut self) -> Result<(), OpenError> {
+        if self.format == FORMAT {
+            return Ok(());
+        }
         let path = self.path.join(FORMAT_FILE);
         write_durably(&path, format!("{FORMAT_WORD} {FORMAT}\n").as_bytes())
             .map_err(|source| OpenError::io(&path, source))?;
         self.fresh = false;
+        self.format = FORMAT;
         Ok(())
     }
 
@@ -140,36 +152,43 @@ impl DataDir {
     }
 }
 
-/// Whether `path` holds a store of ours; an error where it holds anything else.
-fn is_ours(path: &Path, keys: &Path) -> Result<bool, OpenError> {
+/// The format of the store that `path` holds, if it is one; an error where it holds anything else.
+fn is_ours(path: &Path, keys: &Path) -> Result<Option<u32>, OpenError> {
     let format = path.join(FORMAT_FILE);
     match std::fs::read_to_string(&format) {
-        Ok(text) => check_format(path, &text).map(|()| true),
+        Ok(text) => check_format(path, &text).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let entries = std::fs::read_dir(path).map_err(|source| OpenError::io(path, source))?;
             for entry in entries {
                 let entry = entry.map_err(|source| OpenError::io(path, source))?;
                 let name = entry.file_name();
                 let name = name.to_string_lossy();
-                let known = [LOCK_FILE, TABLES_FILE, RESTORED_FILE, WAL_DIR, SEALED_FILE, LOST_AND_FOUND]
-                    .contains(&&*name)
-                    || entry.path() == keys;
+                let ours = [
+                    LOCK_FILE,
+                    TABLES_FILE,
+                    RESTORED_FILE,
+                    RECEIVED_FILE,
+                    WAL_DIR,
+                    SEALED_FILE,
+                    LOST_AND_FOUND,
+                ];
+                let known = ours.contains(&&*name) || entry.path() == keys;
                 if !known {
                     return Err(OpenError::Foreign { path: path.to_owned(), found: name.into_owned() });
                 }
             }
-            Ok(false)
+            Ok(None)
         }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => check_format(path, "").map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => check_format(path, "").map(Some),
         Err(source) => Err(OpenError::io(&format, source)),
     }
 }
 
-fn check_format(path: &Path, text: &str) -> Result<(), OpenError> {
+fn check_format(path: &Path, text: &str) -> Result<u32, OpenError> {
     let found =
         text.trim_end().strip_prefix(FORMAT_WORD).and_then(|number| number.trim().parse::<u32>().ok());
     match found {
-        Some(1..=FORMAT) => Ok(()),
+        Some(found @ 1..=FORMAT) => Ok(found),
         Some(found) => Err(OpenError::NewerFormat { path: path.to_owned(), found, supported: FORMAT }),
         None => Err(OpenError::Foreign {
             path: path.to_owned(),

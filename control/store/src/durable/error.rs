@@ -53,7 +53,7 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
-        /// The newest snapshot kept beside it, for [`super::DurableStore::rebuild`].
+        /// The newest snapshot kept beside it, for [`super::Machine::rebuild`].
         last_good_snapshot: Option<PathBuf>,
     },
     /// The keys to open sealed values are missing or wrong.
@@ -126,4 +126,16 @@ impl OpenError {
     pub(super) fn corrupt(path: &Path, why: &str, last_good_snapshot: Option<PathBuf>) -> Self {
         Self::Corrupt { path: path.to_owned(), why: why.to_owned(), last_good_snapshot }
     }
+}
+
+/// An error with its sources, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }

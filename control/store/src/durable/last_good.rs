@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::checkpointer::chain;
 use super::dir::DataDir;
+use super::error::chain;
 use super::shared::Shared;
 use crate::disk::sync_dir;
 use crate::snapshot;

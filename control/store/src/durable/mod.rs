@@ -1,16 +1,14 @@
-//! The durable store: log first, tables later.
+//! The state machine on disk, that somebody else orders commands for.
 //!
-//! A transaction is put in its envelope by whoever proposes it, logged by the log thread
-//! together with all that wait ([`engine`]), applied to an overlay in memory, and answered. The
-//! checkpoint thread ([`checkpointer`]) brings full generations of the overlay into the tables;
-//! the log is needed only for what is not there yet. Async callers never wait for the disk on
-//! their own thread.
+//! A transaction is prepared (rules checked, values put into their envelopes), logged by whoever
+//! orders commands, and applied to an overlay in memory, which answers. The checkpoint thread
+//! ([`checkpointer`]) brings full generations of the overlay into the tables; the log is needed
+//! only for what is not there yet. Applying is deterministic.
 
-mod batch;
 mod checkpointer;
 mod config;
+mod cut;
 mod dir;
-mod engine;
 mod error;
 mod keyfile;
 mod last_good;
@@ -22,38 +20,127 @@ mod stats;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
-use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
 
+use crate::command::{ClusterId, Command, Effect};
+use crate::layer::Layer;
+use crate::machine::{Answer, Home, Position};
+use crate::read::Reader;
 use crate::snapshot;
-use crate::storage::{Storage, StorageError, WatchStream};
+use crate::storage::{StorageError, WatchStream};
 use crate::types::{RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest};
-use batch::{Proposal, Reply};
-pub use config::{Compaction, DurableConfig};
-use engine::Request;
+use crate::wal::{LogId, Wal};
+use checkpointer::Job;
+pub use config::{Background, Compaction, DurableConfig};
+pub use cut::{Build, Cut};
 pub use error::OpenError;
+use error::chain;
+pub use shared::DurableLog;
 use shared::Shared;
 pub use stats::Stats;
 
-/// A store on disk; see [`crate::Storage`] for what it promises.
-///
-/// Close it with [`DurableStore::close`]; one that is merely dropped ends as in a crash, which
-/// loses nothing but makes the next start replay the log.
+/// An opened data directory.
 #[derive(Debug)]
-pub struct DurableStore {
-    shared: Arc<Shared>,
-    requests: Sender<Request>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+pub struct Opened {
+    /// The state machine, as the last checkpoint left it.
+    pub machine: Machine,
+    /// The log beside it.
+    pub wal: Wal,
+    /// What the log holds: the entries after the last purged one, applied or not.
+    pub entries: Vec<(LogId, Bytes)>,
 }
 
-impl DurableStore {
-    /// Opens the store in a data directory, making it if there is none.
-    pub async fn open(config: DurableConfig) -> Result<Self, OpenError> {
+/// The state machine on disk; see the module's description.
+///
+/// End it with [`Machine::finish`] and [`Machine::halt`]; one that is merely dropped ends as in a
+/// crash, which loses nothing that the log has.
+#[derive(Debug)]
+pub struct Machine {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A transaction that keeps the rules, its values in their envelopes.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The transaction.
+    pub txn: Txn,
+    /// Whether its keys live in memory only.
+    pub volatile: bool,
+}
+
+/// Where the machine stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The last log entry that the state holds.
+    pub applied: LogId,
+    /// The newest revision.
+    pub revision: u64,
+    /// Revisions up to here may have been given out although their entries are lost.
+    pub reserved: u64,
+    /// Reads and watches before this revision are refused.
+    pub compacted: u64,
+    /// The cluster, once one reigned.
+    pub cluster: ClusterId,
+    /// The entry that the membership came with.
+    pub membership_at: LogId,
+    /// The membership, in the form of who orders the commands; empty where there is none yet.
+    pub membership: Bytes,
+}
+
+impl Standing {
+    fn of(position: &Position) -> Self {
+        Self {
+            applied: position.applied,
+            revision: position.revision,
+            reserved: position.reserved,
+            compacted: position.compacted,
+            cluster: position.order.cluster,
+            membership_at: position.order.membership_at,
+            membership: position.order.membership.clone(),
+        }
+    }
+}
+
+/// What a command gave.
+#[derive(Debug)]
+pub enum Applied {
+    /// Nothing that anyone waits for.
+    Nothing,
+    /// A transaction's answer, its values in their envelopes.
+    Txn(Answer),
+    /// The revision that it led to.
+    Revision(u64),
+}
+
+/// What history is to be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forget {
+    /// None.
+    Nothing,
+    /// That of the volatile keyspaces alone; needs no command.
+    Volatile {
+        /// Before this revision.
+        revision: u64,
+    },
+    /// All, by a command.
+    All {
+        /// Before this revision.
+        revision: u64,
+    },
+}
+
+impl Machine {
+    /// Opens a data directory, making it if there is none.
+    pub async fn open(config: DurableConfig) -> Result<Opened, OpenError> {
+        if config.background == Background::Inline {
+            return open::open(config);
+        }
         let dir = config.dir.clone();
         match tokio::task::spawn_blocking(move || open::open(config)).await {
             Ok(result) => result,
@@ -61,128 +148,234 @@ impl DurableStore {
         }
     }
 
-    /// Ends the store in good order: everything into the tables, files closed, directory free.
-    /// Whatever is asked of it afterwards is refused.
-    pub async fn close(&self) -> Result<(), StorageError> {
-        let closed = self.ask(|reply| Request::Close { reply }).await;
-        let threads = std::mem::take(&mut *self.threads.lock());
-        let shared = Arc::clone(&self.shared);
-        let end = tokio::task::spawn_blocking(move || end(&shared, threads));
-        end.await.map_err(|error| StorageError::Unavailable { why: error.to_string() })?;
-        closed
+    /// Tells the machine of its log. Until then it takes everything applied for durable.
+    pub fn set_log(&self, log: Arc<dyn DurableLog>) {
+        // Only the first counts; there is one log.
+        let _ = self.shared.log.set(log);
     }
 
-    /// Brings everything acknowledged so far into the tables. Nobody needs to call this.
-    pub async fn checkpoint(&self) -> Result<(), StorageError> {
-        self.ask(|reply| Request::Checkpoint { reply }).await
+    /// How the machine was set up.
+    pub fn config(&self) -> &DurableConfig {
+        &self.shared.config
     }
 
-    /// Figures for metrics.
-    pub fn stats(&self) -> Stats {
-        let progress = self.shared.progress();
-        let state = self.shared.core.state.read();
-        let frozen = state.frozen.as_ref().map(|frozen| &frozen.layer);
-        let in_memory = state.active.len() + frozen.map_or(0, crate::layer::Layer::len);
-        let records = progress.records + in_memory as u64;
-        Stats {
-            keys: state.position.keys + state.volatile.live_keys(),
-            revision: state.position.revision,
-            compacted: state.position.compacted,
-            history: records.saturating_sub(state.position.keys),
-            overlay_bytes: (state.active.bytes() + frozen.map_or(0, crate::layer::Layer::bytes)) as u64,
-            volatile_bytes: state.volatile.bytes() as u64,
-            log_bytes: self.shared.log_bytes.load(Ordering::Relaxed),
-            tables_bytes: progress.tables_bytes,
-            log_written: self.shared.log_disk.written(),
-            tables_written: self.shared.tables_disk.written(),
-            fsyncs: self.shared.log_disk.syncs() + self.shared.tables_disk.syncs(),
-            checkpoints: progress.checkpoints,
-            out_of_space: progress.log_full || progress.tables_full,
-            watchers: self.shared.core.hub.watchers() as u64,
-        }
+    /// Where the machine stands.
+    pub fn standing(&self) -> Standing {
+        Standing::of(&self.shared.core.state.read().position)
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
-        let (reply, answer) = oneshot::channel();
-        if self.requests.send(request(reply)).is_err() {
-            return Err(self.ended());
-        }
-        answer.await.unwrap_or_else(|_| Err(self.ended()))
+    /// Where the tables stand, durably: a restart needs the log's entries after this only.
+    pub fn checkpointed(&self) -> Standing {
+        Standing::of(&self.shared.progress().position)
     }
 
-    fn check_open(&self) -> Result<(), StorageError> {
-        if self.shared.progress().stopping { Err(self.ended()) } else { Ok(()) }
-    }
-
-    fn ended(&self) -> StorageError {
-        let why = self.shared.progress().failed.unwrap_or_else(|| "it was closed".into());
-        StorageError::Unavailable { why }
-    }
-}
-
-impl Drop for DurableStore {
-    fn drop(&mut self) {
-        // No checkpoint and no snapshot: this may be a panic, and callers in a hurry drop.
-        let _ = self.requests.send(Request::Stop);
-        end(&self.shared, std::mem::take(&mut *self.threads.lock()));
-    }
-}
-
-/// Waits for the threads and lets everything go.
-fn end(shared: &Shared, threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!("a thread of the store panicked");
-        }
-    }
-    {
-        let mut state = shared.core.state.write();
-        state.closed = true;
-        state.tables = None;
-    }
-    // The tables' file is closed before the directory is let go.
-    drop(shared.tables.lock().take());
-    shared.dir.release();
-}
-
-#[async_trait]
-impl Storage for DurableStore {
-    fn revision(&self) -> Revision {
+    /// The newest revision here.
+    pub fn revision(&self) -> Revision {
         Revision(self.shared.core.state.read().position.revision)
     }
 
-    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StorageError> {
+    /// The last log entry applied.
+    pub fn applied(&self) -> LogId {
+        self.shared.core.state.read().position.applied
+    }
+
+    /// Changes whenever a checkpoint ended, or the machine failed.
+    pub fn progress(&self) -> watch::Receiver<()> {
+        self.shared.moved.subscribe()
+    }
+
+    /// Why nothing can be written any more, if so.
+    pub fn check(&self) -> Result<(), StorageError> {
+        self.shared.check()
+    }
+
+    /// Checks a transaction's rules and puts its values into their envelopes.
+    pub fn prepare(&self, txn: Txn) -> Result<Prepared, StorageError> {
+        crate::txn::check(&txn)?;
+        let core = &self.shared.core;
+        let home = core.home(&txn)?;
+        let txn = core.encode(txn)?;
+        let limit = Wal::max_batch_of(self.shared.config.segment_bytes)
+            .saturating_sub(4 * Wal::RECORD_OVERHEAD)
+            .min(2 * crate::MAX_TXN_BYTES);
+        let size = crate::txn::logged_size(&txn);
+        if size > limit {
+            return Err(StorageError::TooLarge { size, limit });
+        }
+        Ok(Prepared { txn, volatile: home == Home::Volatile })
+    }
+
+    /// Answers a prepared transaction that changes nothing, if it is one, from the present state.
+    pub fn answer_unchanged(&self, txn: &Txn) -> Result<Option<Answer>, StorageError> {
+        let core = &self.shared.core;
+        core.answer_unchanged(&Reader::new(core), txn)
+    }
+
+    /// What a prepared transaction over volatile keys does, without doing it. The answer's
+    /// revision is that of the state it met.
+    pub fn evaluate_volatile(&self, txn: &Txn) -> Result<(Answer, Vec<Effect>), StorageError> {
+        self.shared.core.evaluate_volatile(txn)
+    }
+
+    /// An answer as callers get it.
+    pub fn response(&self, answer: Answer) -> Result<TxnResponse, StorageError> {
+        self.shared.core.response(answer)
+    }
+
+    /// Applies a command, the one after the last. An error means that state and log part ways:
+    /// the machine has failed.
+    pub fn apply(&self, id: LogId, command: &Command) -> Result<Applied, StorageError> {
+        let shared = &self.shared;
+        let _writer = shared.writer.lock();
+        shared.check()?;
+        match self.apply_locked(id, command) {
+            Ok(applied) => {
+                shared.core.state.write().position.applied = id;
+                shared.freeze_if_full();
+                Ok(applied)
+            }
+            Err(error) => {
+                shared.fail(&format!("entry {id} could not be applied: {}", chain(&error)));
+                Err(error)
+            }
+        }
+    }
+
+    fn apply_locked(&self, id: LogId, command: &Command) -> Result<Applied, StorageError> {
+        let core = &self.shared.core;
+        Ok(match command {
+            Command::Txn { floor, txn } => {
+                Applied::Txn(core.apply_txn(&Reader::new(core), *floor, txn)?)
+            }
+            Command::Reserve { upto } => {
+                core.reserve(*upto);
+                Applied::Nothing
+            }
+            Command::Compact { revision } => {
+                core.apply_compaction(*revision);
+                Applied::Nothing
+            }
+            Command::Blank => Applied::Nothing,
+            Command::Membership { membership } => {
+                let mut state = core.state.write();
+                state.position.order.membership_at = id;
+                state.position.order.membership = membership.clone();
+                Applied::Nothing
+            }
+            Command::Volatile { effects } => Applied::Revision(core.apply_effects(effects)?),
+            Command::Forgotten => Applied::Revision(core.skip_revision()),
+            Command::Reign { cluster, skip } => Applied::Revision(core.reign(*cluster, *skip)),
+        })
+    }
+
+    /// Waits until the overlay has room. Refuses where that will not be soon.
+    pub async fn room(&self) -> Result<(), StorageError> {
+        self.shared.check()?;
+        if !self.shared.is_crowded() {
+            return Ok(());
+        }
+        self.shared.wait_until(|shared| !shared.is_crowded()).await
+    }
+
+    /// Brings everything applied so far into the tables.
+    pub async fn checkpoint(&self) -> Result<(), StorageError> {
+        self.shared.check()?;
+        self.shared.wait_until(|shared| !shared.has_frozen()).await?;
+        {
+            let _writer = self.shared.writer.lock();
+            self.shared.freeze();
+        }
+        self.shared.wait_until(|shared| !shared.has_frozen()).await
+    }
+
+    /// Whether history before `revision` can be forgotten: it cannot lie ahead.
+    pub fn check_compaction(&self, revision: u64) -> Result<(), StorageError> {
+        self.shared.core.check_compaction(revision)
+    }
+
+    /// What is to be forgotten now, `sampled` being the revision one round ago.
+    pub fn to_forget(&self, sampled: u64) -> Forget {
+        let state = self.shared.core.state.read();
+        let (position, keep) = (&state.position, self.shared.config.compaction.keep_revisions);
+        let revision = sampled.min(position.revision.saturating_sub(keep));
+        if revision > position.compacted && position.changed > position.compacted {
+            Forget::All { revision }
+        } else if revision > state.volatile_oldest {
+            Forget::Volatile { revision }
+        } else {
+            Forget::Nothing
+        }
+    }
+
+    /// Forgets the history of the volatile keyspaces before `revision`.
+    pub fn forget_volatile(&self, revision: u64) {
+        let _writer = self.shared.writer.lock();
+        self.shared.core.compact_volatile(revision);
+    }
+
+    /// Sweeps history and keeps the last good snapshot where no thread does.
+    pub fn keep_house(&self) {
+        if self.shared.config.background == Background::Inline {
+            self.shared.sweep();
+            self.shared.last_good.lock().write_if_due(&self.shared);
+        }
+    }
+
+    /// Notes how many bytes of log wait for a checkpoint.
+    pub fn note_log(&self, bytes: u64) {
+        self.shared.log_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that the log's device is full, or that it is not.
+    pub fn note_log_full(&self, full: bool) {
+        if self.shared.progress().log_full != full {
+            if full {
+                tracing::warn!("no space left for the store's log; writes are refused");
+            } else {
+                tracing::info!("there is space again for the store's log");
+            }
+            self.shared.update(|progress| progress.log_full = full);
+        }
+    }
+
+    /// The machine cannot go on: writes are refused from now on, watches end.
+    pub fn fail(&self, why: &str) {
+        self.shared.fail(why);
+    }
+
+    /// Reads one key or a range, here and now.
+    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StorageError> {
         self.check_open()?;
         if let Some(response) = self.shared.core.range_in_memory(&request) {
             return response;
         }
         let core = Arc::clone(&self.shared.core);
-        blocking(move || core.range(&request)).await
+        self.shared.config.background.run(move || core.range(&request)).await
     }
 
-    async fn txn(&self, txn: Txn) -> Result<TxnResponse, StorageError> {
-        crate::txn::check(&txn)?;
-        let core = &self.shared.core;
-        let home = core.home(&txn)?;
-        let txn = core.encode(txn)?;
-        let answer = self.ask(|reply| Request::Txn(Proposal { txn, home, reply })).await?;
-        core.response(answer)
-    }
-
-    async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StorageError> {
+    /// Follows a range, see [`crate::Storage::watch`].
+    pub fn watch(&self, request: &WatchRequest) -> Result<WatchStream, StorageError> {
         self.check_open()?;
-        crate::watch::watch(&self.shared.core, &request)
+        crate::watch::watch(&self.shared.core, self.shared.config.background, request)
     }
 
-    async fn compact(&self, revision: Revision) -> Result<(), StorageError> {
-        self.shared.core.check_compaction(revision.0)?;
-        self.ask(|reply| Request::Compact { revision: revision.0, reply: Some(reply) }).await
-    }
-
-    async fn snapshot(&self, to: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<Revision, StorageError> {
+    /// Writes the whole state at one revision, see [`crate::Storage::snapshot`].
+    pub async fn snapshot(&self, to: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<Revision, StorageError> {
         self.check_open()?;
-        let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(4);
         let core = Arc::clone(&self.shared.core);
+        if self.shared.config.background == Background::Inline {
+            let mut pieces = Vec::new();
+            let header = snapshot::produce(&core, |piece| {
+                pieces.push(piece);
+                Ok(())
+            })?;
+            for piece in pieces {
+                to.write_all(&piece).await?;
+            }
+            to.flush().await?;
+            return Ok(Revision(header.revision));
+        }
+        let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(4);
         let producer = tokio::task::spawn_blocking(move || {
             snapshot::produce(&core, |piece| {
                 let gone = |_| StorageError::Unavailable { why: "nobody takes the snapshot".into() };
@@ -198,19 +391,103 @@ impl Storage for DurableStore {
         Ok(Revision(header.revision))
     }
 
-    async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision, StorageError> {
-        self.check_open()?;
-        let (tables, snapshot) = restore::build(&self.shared, from).await?;
-        let tables = Box::new(tables);
-        self.ask(|reply| Request::Install { tables, snapshot, reply }).await.map(Revision)
+    /// Replaces the whole state by a snapshot's, see [`crate::Storage::restore`]. Only where no
+    /// other member has a copy of the state: it does not go through the log.
+    pub async fn restore(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Revision, StorageError> {
+        self.shared.check()?;
+        let (tables, header) = restore::build(&self.shared, from).await?;
+        loop {
+            self.shared.wait_until(|shared| !shared.has_frozen()).await?;
+            let shared = Arc::clone(&self.shared);
+            self.shared.config.background.run(move || shared.settle_log()).await?;
+            let _writer = self.shared.writer.lock();
+            let state = self.shared.core.state.read();
+            if state.frozen.is_some() {
+                continue;
+            }
+            let mut position = state.position.clone();
+            drop(state);
+            self.shared.settle_log()?;
+            position.restore(&header, tables.meta().position.keys);
+            let revision = position.revision;
+            cut::put_in_place(&self.shared, tables, position, Layer::default())?;
+            return Ok(Revision(revision));
+        }
+    }
+
+    /// Figures for metrics.
+    pub fn stats(&self) -> Stats {
+        let progress = self.shared.progress();
+        let state = self.shared.core.state.read();
+        let frozen = state.frozen.as_ref().map(|frozen| &frozen.layer);
+        let in_memory = state.active.len() + frozen.map_or(0, Layer::len);
+        let records = progress.records + in_memory as u64;
+        Stats {
+            keys: state.position.keys + state.volatile.live_keys(),
+            revision: state.position.revision,
+            compacted: state.position.compacted,
+            history: records.saturating_sub(state.position.keys),
+            overlay_bytes: (state.active.bytes() + frozen.map_or(0, Layer::bytes)) as u64,
+            volatile_bytes: state.volatile.bytes() as u64,
+            log_bytes: self.shared.log_bytes.load(Ordering::Relaxed),
+            tables_bytes: progress.tables_bytes,
+            log_written: self.shared.log_disk.written(),
+            tables_written: self.shared.tables_disk.written(),
+            fsyncs: self.shared.log_disk.syncs() + self.shared.tables_disk.syncs(),
+            checkpoints: progress.checkpoints,
+            out_of_space: progress.log_full || progress.tables_full,
+            watchers: self.shared.core.hub.watchers() as u64,
+        }
+    }
+
+    /// Brings everything into the tables, and keeps the last good snapshot where it is due: what
+    /// comes before an end in good order. The log must still be there.
+    pub async fn finish(&self) {
+        if let Err(error) = self.checkpoint().await {
+            // Where a checkpoint cannot be, the log has everything all the same.
+            tracing::warn!(error = chain(&error), "the store closes without a checkpoint");
+        }
+        self.keep_house();
+        self.shared.ask(Job::Finish);
+    }
+
+    /// Ends as a crash would, but with the directory free for the next one. The log must have
+    /// ended. Blocks. Whatever is asked of the machine afterwards is refused.
+    pub fn halt(&self) {
+        let thread = self.stop();
+        end(&self.shared, thread);
+    }
+
+    fn stop(&self) -> Option<JoinHandle<()>> {
+        self.shared.update(|progress| progress.stopping = true);
+        self.shared.ask(Job::Stop);
+        self.thread.lock().take()
+    }
+
+    fn check_open(&self) -> Result<(), StorageError> {
+        let progress = self.shared.progress();
+        if progress.stopping {
+            let why = progress.failed.unwrap_or_else(|| "it was closed".into());
+            return Err(StorageError::Unavailable { why });
+        }
+        Ok(())
     }
 }
 
-/// Runs what may touch the disk away from the async workers.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(StorageError::Unavailable { why: format!("a read failed: {error}") }))
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+/// Waits for the thread and lets everything go.
+fn end(shared: &Shared, thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread
+        && thread.join().is_err()
+    {
+        tracing::error!("a thread of the store panicked");
+    }
+    // Whoever writes now is the last one.
+    let _writer = shared.writer.lock();
+    shared.end();
 }

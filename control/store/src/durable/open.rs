@@ -1,27 +1,25 @@
-//! Opening a data directory: whose it is, keys, tables, log, then the state as it was.
+//! Opening a data directory: whose it is, keys, tables, log, then the state as the tables have it.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use parking_lot::Mutex;
 
-use super::DurableStore;
-use super::checkpointer::Checkpointer;
-use super::config::DurableConfig;
+use super::config::{Background, DurableConfig};
 use super::dir::DataDir;
-use super::engine::{self, Engine};
 use super::error::OpenError;
 use super::keyfile::{self, Wanted};
 use super::shared::Shared;
+use super::{Machine, Opened, checkpointer};
 use crate::codec::Codec;
 use crate::disk::Disk;
 use crate::machine::{Core, State};
 use crate::storage::StorageError;
 use crate::tables::Tables;
-use crate::wal::{Recovered, Wal};
+use crate::wal::Wal;
 
-/// Opens the store; blocks.
-pub(super) fn open(config: DurableConfig) -> Result<DurableStore, OpenError> {
+/// Opens the machine; blocks.
+pub(super) fn open(config: DurableConfig) -> Result<Opened, OpenError> {
     if let Some(why) = config.problem() {
         return Err(OpenError::Config { why });
     }
@@ -29,21 +27,24 @@ pub(super) fn open(config: DurableConfig) -> Result<DurableStore, OpenError> {
     open_in(dir, config)
 }
 
-/// Opens the store in a directory that is taken already.
-pub(super) fn open_in(mut dir: DataDir, config: DurableConfig) -> Result<DurableStore, OpenError> {
+/// Opens the machine in a directory that is taken already.
+pub(super) fn open_in(mut dir: DataDir, config: DurableConfig) -> Result<Opened, OpenError> {
     let codec = Arc::new(codec(&dir, &config)?);
     let disks = (Disk::new(config.faults.clone()), Disk::new(config.faults.clone()));
     let tables = open_tables(&dir, &config, &disks.1)?;
-    let applied = tables.meta().position.applied;
-    let (wal, recovered) = Wal::open(&dir.wal(), config.segment_bytes, &disks.0, applied)
-        .map_err(|error| OpenError::wal(dir.kept_snapshot(), error))?;
-    let core = recover(&dir, &config, codec, &tables, recovered)?;
-    if dir.is_fresh() {
-        dir.mark()?;
+    let position = &tables.meta().position;
+    let (wal, recovered) =
+        Wal::open(&dir.wal(), config.segment_bytes, &disks.0, position.applied, position.order.installed)
+            .map_err(|error| OpenError::wal(dir.kept_snapshot(), error))?;
+    let core = core(&dir, &config, codec, &tables)?;
+    // Only now is anything written, and a program of an older format would not understand it.
+    dir.mark()?;
+    for leftover in [dir.restored(), dir.received()] {
+        // What a restore or a transfer that did not come to its end left.
+        let _ = std::fs::remove_file(leftover);
     }
-    // What a restore that did not come to its end left.
-    let _ = std::fs::remove_file(dir.restored());
-    start(Shared::new(Arc::new(core), dir, config, disks, tables), wal)
+    let machine = start(Shared::new(Arc::new(core), dir, config, disks, tables))?;
+    Ok(Opened { machine, wal, entries: recovered.entries })
 }
 
 pub(super) fn codec(dir: &DataDir, config: &DurableConfig) -> Result<Codec, OpenError> {
@@ -63,64 +64,35 @@ fn open_tables(dir: &DataDir, config: &DurableConfig, disk: &Disk) -> Result<Tab
     tables.map_err(|error| OpenError::tables(&path, dir.kept_snapshot(), error))
 }
 
-/// The state as it was acknowledged: the tables', and the log's entries on top.
-fn recover(
-    dir: &DataDir,
-    config: &DurableConfig,
-    codec: Arc<Codec>,
-    tables: &Tables,
-    recovered: Recovered,
-) -> Result<Core, OpenError> {
+/// The state as the tables have it; those who order the commands bring it up to date.
+fn core(dir: &DataDir, config: &DurableConfig, codec: Arc<Codec>, tables: &Tables) -> Result<Core, OpenError> {
     let corrupt =
         |error: StorageError| OpenError::corrupt(&dir.tables(), &error.to_string(), dir.kept_snapshot());
     let position = tables.meta().position.clone();
     let read = tables.read().map_err(corrupt)?;
-    let state = State { tables: Some(Arc::new(read)), position, ..State::default() };
-    let core = Core::new(state, codec, config.volatile_prefixes.clone());
-    let entries = recovered.entries.len();
-    for (id, payload) in recovered.entries {
-        engine::replay(&core, id, &payload).map_err(corrupt)?;
-    }
-    skip_used_revisions(&core, config);
-    let position = core.state.read().position.clone();
-    tracing::info!(revision = position.revision, keys = position.keys, entries, "the store is open");
-    Ok(core)
-}
-
-/// Revisions that volatile keyspaces used, or may have used, are never given out again. Where
-/// there are such keyspaces, one more is skipped: what was listed of them before the restart is
-/// gone without an event, and whoever listed it must notice.
-fn skip_used_revisions(core: &Core, config: &DurableConfig) {
-    let mut state = core.state.write();
-    let position = &mut state.position;
-    position.revision = position.revision.max(position.reserved);
-    if !config.volatile_prefixes.is_empty() {
-        position.revision += 1;
-    }
-    let revision = position.revision;
-    state.volatile_oldest = revision;
-    drop(state);
-    core.hub.advance(revision);
-}
-
-fn start(shared: Shared, wal: Wal) -> Result<DurableStore, OpenError> {
-    let path = shared.dir.path().to_owned();
-    let shared = Arc::new(shared);
-    let (requests, incoming) = channel();
-    let (jobs, todo) = channel();
-    let engine = Engine::new(Arc::clone(&shared), wal, incoming, jobs);
-    let checkpointer = Checkpointer::new(Arc::clone(&shared), todo, requests.clone());
-    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(run)
-            .map_err(|source| OpenError::io(&path, source))
+    let state = State {
+        tables: Some(Arc::new(read)),
+        volatile_oldest: position.revision,
+        position,
+        ..State::default()
     };
-    // The store exists before its threads, so that a failure to start one ends the other.
-    let store = DurableStore { shared, requests, threads: Mutex::default() };
-    let log = spawn("store-log", Box::new(|| engine.run()))?;
-    store.threads.lock().push(log);
-    let tables = spawn("store-tables", Box::new(|| checkpointer.run()))?;
-    store.threads.lock().push(tables);
-    Ok(store)
+    Ok(Core::new(state, codec, config.volatile_prefixes.clone()))
+}
+
+fn start(shared: Shared) -> Result<Machine, OpenError> {
+    let path = shared.dir.path().to_owned();
+    let background = shared.config.background;
+    let shared = Arc::new(shared);
+    // The machine exists before its thread, so that a failure to start it ends everything.
+    let machine = Machine { shared: Arc::clone(&shared), thread: Mutex::default() };
+    if background == Background::Threads {
+        let (jobs, todo) = channel();
+        let thread = std::thread::Builder::new()
+            .name("store-tables".into())
+            .spawn(move || checkpointer::run(&shared, &todo))
+            .map_err(|source| OpenError::io(&path, source))?;
+        *machine.shared.jobs.lock() = Some(jobs);
+        *machine.thread.lock() = Some(thread);
+    }
+    Ok(machine)
 }

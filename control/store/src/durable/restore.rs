@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use super::config::DurableConfig;
 use super::dir::DataDir;
 use super::shared::Shared;
-use super::{DurableStore, OpenError, open};
+use super::{Machine, OpenError, Opened, open};
 use crate::codec::Codec;
+use crate::command::ClusterId;
 use crate::disk::{Disk, sync_dir};
 use crate::machine::Position;
 use crate::record::Record;
@@ -136,21 +137,32 @@ fn create_failed(error: TablesError) -> StorageError {
     }
 }
 
-impl DurableStore {
-    /// Opens a store with the state of a snapshot in the place of what its directory holds,
-    /// damaged or not; that is moved aside, into a `damaged-…` directory within.
-    pub async fn rebuild(config: DurableConfig, snapshot: &Path) -> Result<Self, OpenError> {
+impl Machine {
+    /// Opens a machine with the state of a snapshot in the place of what its directory holds,
+    /// damaged or not; that is moved aside, into a `damaged-…` directory within. It is a cluster
+    /// of its own from then on, without members, and its revisions lie far beyond the old ones.
+    pub async fn rebuild(config: DurableConfig, snapshot: &Path) -> Result<Opened, OpenError> {
+        let refuse = |source| OpenError::Snapshot { path: snapshot.to_owned(), source };
+        let mut file = tokio::fs::File::open(snapshot).await.map_err(|error| refuse(error.into()))?;
+        Self::rebuild_from(config, snapshot, &mut file).await
+    }
+
+    /// The same from a stream; `name` is what errors call it.
+    pub async fn rebuild_from(
+        config: DurableConfig,
+        name: &Path,
+        from: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<Opened, OpenError> {
         if let Some(why) = config.problem() {
             return Err(OpenError::Config { why });
         }
-        let refuse = |source| OpenError::Snapshot { path: snapshot.to_owned(), source };
-        let mut file = tokio::fs::File::open(snapshot).await.map_err(|error| refuse(error.into()))?;
+        let refuse = |source| OpenError::Snapshot { path: name.to_owned(), source };
         let dir = DataDir::take(&config.dir, &config.keys)?;
         let codec = Arc::new(open::codec(&dir, &config)?);
         let disk = Disk::new(config.faults.clone());
         let volatile = config.volatile_prefixes.clone();
         let keep = move |record: &Record| !volatile.iter().any(|prefix| record.key.starts_with(prefix));
-        let built = build_at(&dir.restored(), disk, config.redb_cache_bytes, codec, keep, &mut file).await;
+        let built = build_at(&dir.restored(), disk, config.redb_cache_bytes, codec, keep, from).await;
         let (tables, header) = built.map_err(refuse)?;
         let path = config.dir.clone();
         let opened = tokio::task::spawn_blocking(move || replace(dir, config, tables, &header)).await;
@@ -165,10 +177,11 @@ fn replace(
     config: DurableConfig,
     mut tables: Tables,
     snapshot: &Header,
-) -> Result<DurableStore, OpenError> {
+) -> Result<Opened, OpenError> {
     let unusable = |source| OpenError::io(&config.dir, source);
     let mut position = Position::default();
     position.restore(snapshot, tables.meta().position.keys);
+    position.order.cluster = ClusterId::generate().map_err(unusable)?;
     tables.reposition(position).map_err(|error| unusable(std::io::Error::other(error)))?;
     drop(tables);
     if dir.is_fresh() {

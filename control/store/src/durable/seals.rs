@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::OpenError;
-use super::{DurableStore, blocking, keyfile};
+use super::{Machine, keyfile};
 use crate::codec::sealing_key;
 use crate::machine::Core;
 use crate::read::Cut;
@@ -17,12 +17,12 @@ use crate::types::{Compare, Op, RangeRequest, Revision, Txn, prefix_end};
 /// How many values one round of sealing anew looks at.
 const ROUND: usize = 256;
 
-impl DurableStore {
+impl Machine {
     /// Adds a key, which new values are sealed with from now on; returns its number. Values
-    /// sealed before stay readable, see [`DurableStore::reseal`].
+    /// sealed before stay readable, see [`Machine::reseal`].
     pub async fn rotate_key(&self) -> Result<u32, StorageError> {
         let shared = Arc::clone(&self.shared);
-        blocking(move || {
+        self.shared.config.background.run(move || {
             let Some(keys) = shared.core.codec.keys() else {
                 return Err(StorageError::Invalid { why: "the store seals no values".into() });
             };
@@ -42,9 +42,9 @@ impl DurableStore {
     }
 
     /// Writes every value under the sealed prefixes that is not sealed with the newest key again,
-    /// so that it is; returns how many. Each write is a new revision with the same content.
+    /// so that it is; returns how many. `store` is the store over this machine. Each write is a new revision with the same content.
     /// History keeps the old form until it is compacted.
-    pub async fn reseal(&self) -> Result<u64, StorageError> {
+    pub async fn reseal(&self, store: &dyn Storage) -> Result<u64, StorageError> {
         let codec = &self.shared.core.codec;
         let Some(newest) = codec.keys().map(|keys| keys.read().newest()) else {
             return Err(StorageError::Invalid { why: "the store seals no values".into() });
@@ -55,27 +55,28 @@ impl DurableStore {
             while let Some(start) = next {
                 let core = Arc::clone(&self.shared.core);
                 let end = prefix_end(prefix);
-                let stale = blocking(move || stale_keys(&core, &start, &end, newest)).await?;
+                let background = self.shared.config.background;
+                let stale = background.run(move || stale_keys(&core, &start, &end, newest)).await?;
                 for (key, revision) in stale.keys {
-                    written += u64::from(self.seal_again(key, revision).await?);
+                    written += u64::from(seal_again(store, key, revision).await?);
                 }
                 next = stale.next;
             }
         }
         Ok(written)
     }
+}
 
-    /// Writes a value as it is. A key that changed in the meantime was sealed anew by that.
-    async fn seal_again(&self, key: Bytes, revision: Revision) -> Result<bool, StorageError> {
-        let found = self.range(RangeRequest::key(key.clone())).await?.kvs;
-        let Some(kv) = found.into_iter().find(|kv| kv.mod_revision == revision) else { return Ok(false) };
-        let txn = Txn {
-            compares: vec![Compare::ModRevision { key: key.clone(), revision }],
-            success: vec![Op::Put { key, value: kv.value }],
-            failure: Vec::new(),
-        };
-        Ok(self.txn(txn).await?.succeeded)
-    }
+/// Writes a value as it is. A key that changed in the meantime was sealed anew by that.
+async fn seal_again(store: &dyn Storage, key: Bytes, revision: Revision) -> Result<bool, StorageError> {
+    let found = store.range(RangeRequest::key(key.clone())).await?.kvs;
+    let Some(kv) = found.into_iter().find(|kv| kv.mod_revision == revision) else { return Ok(false) };
+    let txn = Txn {
+        compares: vec![Compare::ModRevision { key: key.clone(), revision }],
+        success: vec![Op::Put { key, value: kv.value }],
+        failure: Vec::new(),
+    };
+    Ok(store.txn(txn).await?.succeeded)
 }
 
 /// Keys whose values are to be sealed anew, and where to look for more.

@@ -29,6 +29,8 @@ const REV: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("rev");
 const IDX: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("idx");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const STATE: &str = "state";
+/// What those who order the commands keep; directories of 0.1.0 have none.
+const ORDER: &str = "order";
 
 /// Files up to this size are verified whole when they are opened (about 30 ms at most).
 const VERIFY_BYTES: u64 = 64 << 20;
@@ -197,6 +199,22 @@ impl Tables {
         self.settle().map_err(io_failed)
     }
 
+    /// Adds records of new keys to tables that are being filled.
+    pub(crate) fn add(&mut self, records: &[Record]) -> Result<(), StorageError> {
+        let mut meta = self.meta.clone();
+        let txn = self.begin()?;
+        {
+            let mut rev = txn.open_table(REV).map_err(failed)?;
+            let mut idx = txn.open_table(IDX).map_err(failed)?;
+            for record in records {
+                insert(&mut rev, record, &mut meta)?;
+                idx.insert(&*record.key, &*record.head().to_bytes()?).map_err(failed)?;
+                meta.position.keys += 1;
+            }
+        }
+        self.commit(txn, meta)
+    }
+
     /// Moves the tables to `position` without any change of records.
     pub(crate) fn reposition(&mut self, position: Position) -> Result<(), StorageError> {
         self.meta.swept = position.compacted;
@@ -222,7 +240,14 @@ impl Tables {
         let bytes = postcard::to_allocvec(&meta).map_err(|error| StorageError::Corrupt {
             what: format!("the counters do not encode: {error}"),
         })?;
-        txn.open_table(META).map_err(failed)?.insert(STATE, &*bytes).map_err(failed)?;
+        let order = postcard::to_allocvec(&meta.position.order).map_err(|error| StorageError::Corrupt {
+            what: format!("the membership does not encode: {error}"),
+        })?;
+        {
+            let mut table = txn.open_table(META).map_err(failed)?;
+            table.insert(STATE, &*bytes).map_err(failed)?;
+            table.insert(ORDER, &*order).map_err(failed)?;
+        }
         txn.commit().map_err(failed)?;
         self.meta = meta;
         Ok(())
@@ -277,7 +302,12 @@ fn read_meta(db: &Database) -> Result<Meta, TablesError> {
         let table = txn.open_table(META)?;
         let bytes = ReadableTable::get(&table, STATE)?;
         let bytes = bytes.ok_or_else(|| redb::Error::Corrupted("it has no counters".into()))?;
-        postcard::from_bytes(bytes.value()).map_err(|error| redb::Error::Corrupted(error.to_string()))
+        let corrupted = |error: postcard::Error| redb::Error::Corrupted(error.to_string());
+        let mut meta: Meta = postcard::from_bytes(bytes.value()).map_err(corrupted)?;
+        if let Some(order) = ReadableTable::get(&table, ORDER)? {
+            meta.position.order = postcard::from_bytes(order.value()).map_err(corrupted)?;
+        }
+        Ok(meta)
     };
     read().map_err(open_failed)
 }

@@ -58,7 +58,7 @@ pub enum WalError {
 /// What the log held when it was opened.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// The entries after the applied one, in order.
+    /// The entries that are left after the last purged one, in order.
     pub entries: Vec<(LogId, bytes::Bytes)>,
 }
 
@@ -81,26 +81,35 @@ pub struct Wal {
     state: LogState,
     /// Whether frames that were never acknowledged may lie behind the end.
     unsure: bool,
+    /// What the next append must say first, so that its entries follow what is in the tables.
+    jump: Option<LogId>,
 }
 
 impl Wal {
     /// Opens the log in `dir`, making it if there is none. `applied` is the last entry that the
-    /// tables hold: entries after it are returned, and it must not lie beyond the log's end.
+    /// tables hold. It must not lie beyond the log's end, unless it is `installed`, the last one
+    /// of a state that was put into the tables as a whole.
     pub fn open(
         dir: &Path,
         segment_bytes: usize,
         disk: &Disk,
         applied: LogId,
+        installed: LogId,
     ) -> Result<(Self, Recovered), WalError> {
         let segments = Segments::open(dir, segment_bytes, disk)
             .map_err(|source| WalError::Io { path: dir.to_owned(), source })?;
-        recover::recover(segments, applied)
+        recover::recover(segments, applied, installed)
     }
 
     /// The most bytes that the payloads of one [`Wal::append`] may have, counting
     /// [`Wal::RECORD_OVERHEAD`] for each.
     pub fn max_batch(&self) -> usize {
-        self.segments.size().saturating_sub(segment::HEAD_ROOM)
+        Self::max_batch_of(self.segments.size())
+    }
+
+    /// The same for segments of so many bytes.
+    pub fn max_batch_of(segment_bytes: usize) -> usize {
+        segment_bytes.saturating_sub(segment::HEAD_ROOM)
     }
 
     /// What a record costs beside its payload.
@@ -124,6 +133,9 @@ impl Wal {
         if self.unsure {
             payloads.push(encode(&Record::Resumed { nonce: RandomState::new().hash_one(()) })?);
         }
+        if let Some(id) = self.jump {
+            payloads.push(encode(&Record::Purge(id))?);
+        }
         let mut state = self.state;
         for record in records {
             payloads.push(encode(record)?);
@@ -139,6 +151,7 @@ impl Wal {
         }
         self.state = state;
         self.unsure = false;
+        self.jump = None;
         Ok(())
     }
 

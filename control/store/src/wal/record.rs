@@ -56,7 +56,8 @@ pub enum Record {
     },
     /// Entries after this one are void.
     TruncateAfter(LogId),
-    /// Entries up to this one are no longer needed.
+    /// Entries up to this one are no longer needed. The next entry follows it, if it lies beyond
+    /// the last one.
     Purge(LogId),
     /// Entries up to this one are committed; never made durable on its own account.
     Committed(LogId),
@@ -89,7 +90,13 @@ impl LogState {
             Record::Vote(vote) => self.vote = Some(*vote),
             Record::Entry { id, .. } => self.last = *id,
             Record::TruncateAfter(id) => self.last = *id,
-            Record::Purge(id) => self.purged = self.purged.max(*id),
+            Record::Purge(id) => {
+                self.purged = self.purged.max(*id);
+                // A state installed as a whole is purged up to beyond the log's end.
+                if id.index > self.last.index {
+                    self.last = *id;
+                }
+            }
             Record::Committed(id) => self.committed = *id,
             Record::Resumed { .. } => {}
         }

@@ -20,7 +20,11 @@ struct Scan {
     chain: Chain,
 }
 
-pub(super) fn recover(segments: Segments, applied: LogId) -> Result<(Wal, Recovered), WalError> {
+pub(super) fn recover(
+    segments: Segments,
+    applied: LogId,
+    installed: LogId,
+) -> Result<(Wal, Recovered), WalError> {
     let dir = segments.dir().to_owned();
     let numbers = segments.numbers().map_err(|source| WalError::Io { path: dir.clone(), source })?;
     let mut replay = Replay::new(applied);
@@ -42,6 +46,12 @@ pub(super) fn recover(segments: Segments, applied: LogId) -> Result<(Wal, Recove
         replay.segment(&scan.records).map_err(|why| corrupt(path.clone(), &why))?;
         current = Some((segments.resume(*number, scan.used).map_err(io)?, scan.chain));
     }
+    let mut jump = None;
+    if replay.state.last.index < applied.index && applied == installed {
+        // The program ended between the installation of a whole state and the log's being told.
+        replay.state.apply(&Record::Purge(applied));
+        jump = Some(applied);
+    }
     if replay.state.last.index < applied.index {
         let why = format!("ends at entry {}, but the tables hold entries up to {applied}", replay.state.last);
         return Err(corrupt(dir, &why));
@@ -51,8 +61,12 @@ pub(super) fn recover(segments: Segments, applied: LogId) -> Result<(Wal, Recove
         Some((segment, chain)) => (Some(segment), chain),
         None => (None, Chain::of_segment(0)),
     };
-    let recovered = Recovered { entries: replay.entries.into() };
-    let wal = Wal { segments, current, full, next_number, chain, state: replay.state, unsure: true };
+    let mut state = replay.state;
+    state.purged = state.purged.max(replay.begins_after);
+    let mut entries: Vec<_> = replay.entries.into();
+    entries.retain(|(id, _)| id.index > state.purged.index);
+    let recovered = Recovered { entries };
+    let wal = Wal { segments, current, full, next_number, chain, state, unsure: true, jump };
     Ok((wal, recovered))
 }
 
@@ -83,13 +97,21 @@ fn scan(bytes: &[u8], number: u64, path: &std::path::Path) -> Result<Scan, WalEr
 struct Replay {
     applied: LogId,
     started: bool,
+    /// The entry before the first that is left.
+    begins_after: LogId,
     state: LogState,
     entries: VecDeque<(LogId, Bytes)>,
 }
 
 impl Replay {
     fn new(applied: LogId) -> Self {
-        Self { applied, started: false, state: LogState::default(), entries: VecDeque::new() }
+        Self {
+            applied,
+            started: false,
+            begins_after: LogId::default(),
+            state: LogState::default(),
+            entries: VecDeque::new(),
+        }
     }
 
     fn segment(&mut self, records: &[Record]) -> Result<(), String> {
@@ -119,6 +141,9 @@ impl Replay {
                 state.last, self.applied
             ));
         }
+        if !self.started {
+            self.begins_after = state.last;
+        }
         self.started = true;
         self.truncate_after(state.last);
         Ok(())
@@ -128,9 +153,7 @@ impl Replay {
         if id.index != self.state.last.index + 1 {
             return Err(format!("has entry {id} after entry {}", self.state.last));
         }
-        if id.index > self.applied.index {
-            self.entries.push_back((id, payload.clone()));
-        }
+        self.entries.push_back((id, payload.clone()));
         Ok(())
     }
 

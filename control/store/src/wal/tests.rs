@@ -23,7 +23,7 @@ fn open(dir: &Path) -> (Wal, Vec<u64>) {
 }
 
 fn open_from(dir: &Path, applied: u64) -> Result<(Wal, Vec<u64>), WalError> {
-    let (wal, recovered) = Wal::open(dir, SEGMENT, &Disk::default(), id(applied))?;
+    let (wal, recovered) = Wal::open(dir, SEGMENT, &Disk::default(), id(applied), id(0))?;
     Ok((wal, recovered.entries.iter().map(|(id, _)| id.index).collect()))
 }
 
@@ -227,7 +227,7 @@ fn a_refused_batch_is_not_in_the_log_and_the_next_one_is() {
     let disk = Arc::new(Full::default());
     disk.left.store(1 << 20, Ordering::SeqCst);
     let faults: Arc<dyn DiskFaults> = disk.clone();
-    let (mut wal, _) = Wal::open(dir.path(), SEGMENT, &Disk::new(Some(faults)), id(0)).unwrap();
+    let (mut wal, _) = Wal::open(dir.path(), SEGMENT, &Disk::new(Some(faults)), id(0), id(0)).unwrap();
     wal.append(&[entry(1, 100)]).unwrap();
     // The write goes through, making it durable does not; then nothing at all goes.
     disk.sync_fails.store(true, Ordering::SeqCst);
@@ -242,7 +242,7 @@ fn a_refused_batch_is_not_in_the_log_and_the_next_one_is() {
     wal.append(&[entry(2, 50)]).unwrap();
     wal.append(&[entry(3, 50)]).unwrap();
     drop(wal);
-    let (_, recovered) = Wal::open(dir.path(), SEGMENT, &Disk::default(), id(0)).unwrap();
+    let (_, recovered) = Wal::open(dir.path(), SEGMENT, &Disk::default(), id(0), id(0)).unwrap();
     let found: Vec<_> = recovered.entries.iter().map(|(id, payload)| (id.index, payload.len())).collect();
     assert_eq!(found, [(1, 100), (2, 50), (3, 50)]);
 }

@@ -1,40 +1,11 @@
-//! Both stores keep the promises of the seam, the durable one also when it is tiny.
+//! The store in memory keeps the promises of the seam.
 
 use std::sync::Arc;
 
+use sampan_store::MemoryStore;
 use sampan_store::conformance::{Store, run_all};
-use sampan_store::{DurableConfig, MemoryStore};
-
-use crate::support::{open, small};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_in_memory_keeps_the_promises() {
     run_all(|| async { Arc::new(MemoryStore::new()) as Store }).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_durable_store_keeps_the_promises() {
-    let dir = tempfile::tempdir().unwrap();
-    let count = std::sync::atomic::AtomicU32::new(0);
-    run_all(|| async {
-        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Arc::new(open(&DurableConfig::new(dir.path().join(number.to_string()))).await) as Store
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_durable_store_that_checkpoints_all_the_time_keeps_the_promises() {
-    let dir = tempfile::tempdir().unwrap();
-    let count = std::sync::atomic::AtomicU32::new(0);
-    run_all(|| async {
-        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut config = small(&dir.path().join(number.to_string()));
-        // The largest transaction must still fit.
-        config.segment_bytes = 2 << 20;
-        config.checkpoint_bytes = 16 << 10;
-        config.sealed_prefixes = vec!["/k/".into()];
-        Arc::new(open(&config).await) as Store
-    })
-    .await;
 }

@@ -1,19 +1,5 @@
-//! Behaviour of the stores as a whole: conformance, a model, restarts, crashes, damage.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "tests fail loudly"
-)]
+//! Behaviour of the store in memory as a whole. That of the machine on disk is tested through the
+//! crate `sampan-raft`, which orders its commands.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail loudly")]
 
 mod conformance;
-mod crash;
-mod damage;
-mod directory;
-mod durable;
-mod full_disk;
-mod model;
-mod sealing;
-mod support;

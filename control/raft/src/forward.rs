@@ -1,0 +1,440 @@
+//! Requests that only the leader can answer, from members that do not lead.
+//!
+//! One stream to the leader carries any number of requests at once. A request that the leader
+//! certainly did not accept is sent again, to the next leader; a write whose answer was lost is
+//! not: the caller learns that its outcome is unknown. After a write, the member answers once it
+//! has applied that revision itself, so that its client reads what it wrote.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use parking_lot::Mutex;
+use sampan_store::{Revision, StorageError, Txn, TxnResponse};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::directory::Directory;
+use crate::peers::{Link, Outgoing, PeerError, Peers};
+use crate::store::{Core, LocalError};
+use crate::types::MemberId;
+use crate::wire::{Admin, Answer, Ask, Kind, MembershipError, Message, Refusal, Standing, WireError};
+
+/// How long a request may take in all, a change of the leader included.
+pub(crate) const REQUEST_WITHIN: Duration = Duration::from_secs(7);
+/// How long a change of the group may take: a new member has to catch up.
+pub(crate) const ADMIN_WITHIN: Duration = Duration::from_secs(120);
+/// How long a leader that leads no more has to answer what it had got before.
+const FORMER_LEADER_WITHIN: Duration = Duration::from_millis(500);
+/// How long to wait before the leader is tried again.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long a stream to the leader may take to open.
+const OPEN_WITHIN: Duration = Duration::from_secs(2);
+/// How many requests may wait to be written.
+const ROOM: usize = 256;
+
+/// The way to whoever leads.
+pub(crate) struct Forwarder {
+    directory: Arc<Directory>,
+    peers: Arc<dyn Peers>,
+    lane: AsyncMutex<Option<Arc<Lane>>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+enum Lost {
+    /// The request was certainly not accepted.
+    Unsent(String),
+    /// Nobody knows.
+    Unknown(String),
+}
+
+impl Forwarder {
+    /// Without any stream yet.
+    pub(crate) fn new(directory: Arc<Directory>, peers: Arc<dyn Peers>) -> Self {
+        Self { directory, peers, lane: AsyncMutex::new(None) }
+    }
+
+    /// The way to everybody.
+    pub(crate) fn peers(&self) -> &Arc<dyn Peers> {
+        &self.peers
+    }
+
+    /// Sends one request to `leader` and waits for its answer.
+    async fn ask(&self, core: &Core, leader: MemberId, ask: Ask, deadline: Instant) -> Result<Answer, Lost> {
+        let lane = self.lane(leader, deadline).await?;
+        let answer = lane.ask(core, ask, deadline).await;
+        if matches!(answer, Err(Lost::Unknown(_))) {
+            self.peers.suspect(leader);
+            self.forget(&lane).await;
+        }
+        answer
+    }
+
+    /// The stream to `leader`: the one there is, or a new one.
+    async fn lane(&self, leader: MemberId, deadline: Instant) -> Result<Arc<Lane>, Lost> {
+        let mut slot = self.lane.lock().await;
+        if let Some(lane) = slot.as_ref().filter(|lane| lane.leader == leader && lane.is_alive()) {
+            return Ok(Arc::clone(lane));
+        }
+        *slot = None;
+        let unsent = |error: &PeerError| {
+            self.directory.heard(error);
+            Lost::Unsent(error.to_string())
+        };
+        let member = self.directory.member(leader);
+        let member = member.ok_or_else(|| Lost::Unsent("the leader's record is not known".into()))?;
+        let open = self.directory.open(leader, Kind::Forward);
+        let within = OPEN_WITHIN.min(deadline.saturating_duration_since(Instant::now()));
+        let opened = timeout(within, async {
+            let mut link = self.peers.stream(&member, open, within).await?;
+            link.admitted().await?;
+            Ok(link)
+        });
+        let link = match opened.await {
+            Ok(link) => link.map_err(|error| unsent(&error))?,
+            Err(_) => {
+                self.peers.suspect(leader);
+                return Err(unsent(&PeerError::Timeout { member: leader, within }));
+            }
+        };
+        let lane = Arc::new(Lane::start(link));
+        *slot = Some(Arc::clone(&lane));
+        Ok(lane)
+    }
+
+    async fn forget(&self, lane: &Arc<Lane>) {
+        let mut slot = self.lane.lock().await;
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, lane)) {
+            *slot = None;
+        }
+    }
+}
+
+/// A stream to one leader.
+struct Lane {
+    leader: MemberId,
+    next: AtomicU64,
+    pending: Arc<Mutex<Pending>>,
+    requests: mpsc::Sender<Message>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+/// Requests that have no answer yet; closed once the stream is over.
+#[derive(Default)]
+struct Pending {
+    waiting: BTreeMap<u64, oneshot::Sender<Answer>>,
+    over: bool,
+}
+
+impl Pending {
+    fn close(&mut self) {
+        self.over = true;
+        self.waiting.clear();
+    }
+}
+
+impl Lane {
+    fn start(link: Link) -> Self {
+        let Link { member, outgoing, mut incoming } = link;
+        let pending = Arc::new(Mutex::new(Pending::default()));
+        let (requests, queue) = mpsc::channel(ROOM);
+        let write = tokio::spawn(write(outgoing, queue, Arc::clone(&pending)));
+        let answers = Arc::clone(&pending);
+        let read = tokio::spawn(async move {
+            while let Ok(Some(Message::Answer { id, answer })) = incoming.next().await {
+                if let Some(waiter) = answers.lock().waiting.remove(&id) {
+                    // Whoever asked may have gone.
+                    let _ = waiter.send(answer);
+                }
+            }
+            answers.lock().close();
+        });
+        Self { leader: member, next: AtomicU64::new(0), pending, requests, tasks: [write, read] }
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.pending.lock().over
+    }
+
+    async fn ask(&self, core: &Core, ask: Ask, deadline: Instant) -> Result<Answer, Lost> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut pending = self.pending.lock();
+            if pending.over {
+                return Err(Lost::Unsent("the stream to the leader broke".into()));
+            }
+            pending.waiting.insert(id, sender);
+        }
+        let _forget = Forget { lane: self, id };
+        match timeout_at(deadline, self.requests.send(Message::Ask { id, ask })).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Lost::Unsent("the stream to the leader broke".into())),
+            Err(_) => return Err(Lost::Unsent("the leader takes nothing".into())),
+        }
+        tokio::select! {
+            biased;
+            answer = answer => answer.map_err(|_| Lost::Unknown("the stream to the leader broke".into())),
+            () = deposed(core, self.leader) => Err(Lost::Unknown("the leader changed".into())),
+            () = tokio::time::sleep_until(deadline) => Err(Lost::Unknown("the leader did not answer in time".into())),
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// An asker that goes away is not waited for.
+struct Forget<'a> {
+    lane: &'a Lane,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.lane.pending.lock().waiting.remove(&self.id);
+    }
+}
+
+async fn write(
+    mut outgoing: Box<dyn Outgoing>,
+    mut queue: mpsc::Receiver<Message>,
+    pending: Arc<Mutex<Pending>>,
+) {
+    let mut messages = Vec::new();
+    while queue.recv_many(&mut messages, ROOM).await > 0 {
+        if outgoing.send_all(std::mem::take(&mut messages)).await.is_err() {
+            break;
+        }
+    }
+    pending.lock().close();
+}
+
+/// Ends a while after `leader` stopped leading.
+async fn deposed(core: &Core, leader: MemberId) {
+    let mut metrics = core.raft.server_metrics();
+    while metrics.borrow_watched().current_leader == Some(leader) {
+        if metrics.changed().await.is_err() {
+            break;
+        }
+    }
+    tokio::time::sleep(FORMER_LEADER_WITHIN).await;
+}
+
+/// Who leads, as this member knows.
+pub(crate) fn leader(core: &Core) -> Option<MemberId> {
+    core.raft.server_metrics().borrow_watched().current_leader
+}
+
+/// Waits until somebody else leads than `not`, or a moment.
+pub(crate) async fn another_leader(core: &Core, not: Option<MemberId>, deadline: Instant) {
+    let mut metrics = core.raft.server_metrics();
+    let pause = if leader(core) == not { PAUSE } else { Duration::from_millis(1) };
+    let until = deadline.min(Instant::now() + pause);
+    let _ = timeout_at(until, metrics.changed()).await;
+    // A leader that answers "not leader" at once must not be asked in a busy loop.
+    tokio::time::sleep_until(until).await;
+}
+
+/// Whether sending a request twice does no harm.
+fn is_repeatable(ask: &Ask) -> bool {
+    match ask {
+        Ask::ReadIndex | Ask::Compact(_) | Ask::Admin(Admin::Standings) => true,
+        Ask::Txn(_) | Ask::Admin(_) => false,
+    }
+}
+
+/// What became of a request.
+enum Outcome {
+    Answer(Answer),
+    /// This member leads by now: it answers itself.
+    Here,
+}
+
+/// Has the leader answer, whoever it is; waits for one to be elected.
+async fn ask_leader(core: &Core, ask: &Ask, deadline: Instant) -> Result<Outcome, WireError> {
+    let mut why = String::from("there is no leader");
+    loop {
+        let leader = leader(core);
+        match leader {
+            Some(leader) if leader == core.id => return Ok(Outcome::Here),
+            Some(leader) => match core.forward.ask(core, leader, ask.clone(), deadline).await {
+                Ok(Answer::NotLeader { .. }) => why = "the leader changed".into(),
+                Ok(answer) => return Ok(Outcome::Answer(answer)),
+                Err(Lost::Unsent(reason)) => why = reason,
+                Err(Lost::Unknown(reason)) if is_repeatable(ask) => why = reason,
+                Err(Lost::Unknown(why)) => return Ok(Outcome::Answer(Answer::Unknown { why })),
+            },
+            None => {}
+        }
+        if Instant::now() >= deadline || core.is_closing() {
+            return Err(WireError::Unavailable { why });
+        }
+        if *core.directory.removed().borrow() {
+            return Err(WireError::Unavailable { why: Refusal::Removed.to_string() });
+        }
+        another_leader(core, leader, deadline).await;
+    }
+}
+
+/// A transaction, here or at the leader; returns once this member has applied it.
+///
+/// # Errors
+/// As [`sampan_store::Storage::txn`]; [`StorageError::Unavailable`] where there is no leader, or
+/// where the outcome is unknown (which the text says).
+pub(crate) async fn txn(core: &Core, txn: Txn) -> Result<TxnResponse, StorageError> {
+    let deadline = Instant::now() + REQUEST_WITHIN;
+    let mut ask = Ask::Txn(txn);
+    loop {
+        match ask_leader(core, &ask, deadline).await? {
+            Outcome::Here => {
+                let Ask::Txn(txn) = ask else { return Err(unexpected()) };
+                match core.propose(txn.clone()).await {
+                    Ok(response) => return Ok(response),
+                    Err(LocalError::NotLeader { leader }) => another_leader(core, leader, deadline).await,
+                    Err(LocalError::Unknown { why }) => return Err(unknown(&why)),
+                    Err(LocalError::Storage(error)) => return Err(error),
+                }
+                if Instant::now() >= deadline {
+                    return Err(StorageError::Unavailable { why: "there is no leader".into() });
+                }
+                ask = Ask::Txn(txn);
+            }
+            Outcome::Answer(Answer::Txn(response)) => {
+                core.applied_revision(response.revision, deadline).await?;
+                return Ok(response);
+            }
+            Outcome::Answer(answer) => return Err(failure(answer)),
+        }
+    }
+}
+
+/// A compaction, here or at the leader; returns once this member has applied it.
+///
+/// # Errors
+/// As [`sampan_store::Storage::compact`].
+pub(crate) async fn compact(core: &Core, revision: Revision) -> Result<(), StorageError> {
+    let deadline = Instant::now() + REQUEST_WITHIN;
+    loop {
+        match ask_leader(core, &Ask::Compact(revision), deadline).await? {
+            Outcome::Here => match core.propose_compact(revision).await {
+                Ok(()) => return Ok(()),
+                Err(LocalError::NotLeader { leader }) if Instant::now() < deadline => {
+                    another_leader(core, leader, deadline).await;
+                }
+                Err(error) => return Err(refused(error)),
+            },
+            Outcome::Answer(Answer::Done { revision }) => {
+                return core.applied_revision(revision, deadline).await;
+            }
+            Outcome::Answer(answer) => return Err(failure(answer)),
+        }
+    }
+}
+
+/// The index that a linearizable read must have applied, from the leader; `None` where this
+/// member leads by now.
+///
+/// # Errors
+/// [`WireError::Unavailable`] where there is no leader.
+pub(crate) async fn read_index(core: &Core, deadline: Instant) -> Result<Option<u64>, WireError> {
+    match ask_leader(core, &Ask::ReadIndex, deadline).await? {
+        Outcome::Here => Ok(None),
+        Outcome::Answer(Answer::ReadIndex { index }) => Ok(Some(index)),
+        Outcome::Answer(answer) => Err(failure(answer).into()),
+    }
+}
+
+/// What the leader gave to a change of the group.
+pub(crate) enum Changed {
+    /// It was done.
+    Done,
+    /// How the members stand.
+    Standings(Vec<Standing>),
+    /// This member leads by now.
+    Here,
+}
+
+/// A change of the group, at the leader.
+///
+/// # Errors
+/// The leader's, and [`MembershipError::Unavailable`] where there is none.
+pub(crate) async fn admin(core: &Core, admin: Admin, deadline: Instant) -> Result<Changed, MembershipError> {
+    let unavailable = |why: String| MembershipError::Unavailable { why };
+    let answer = ask_leader(core, &Ask::Admin(admin), deadline).await;
+    match answer.map_err(|error| unavailable(error.to_string()))? {
+        Outcome::Here => Ok(Changed::Here),
+        Outcome::Answer(Answer::Done { .. }) => Ok(Changed::Done),
+        Outcome::Answer(Answer::Standings(standings)) => Ok(Changed::Standings(standings)),
+        Outcome::Answer(Answer::Membership(error)) => Err(error),
+        Outcome::Answer(answer) => Err(unavailable(failure(answer).to_string())),
+    }
+}
+
+/// Answers a request that came from another member.
+pub(crate) async fn answer(core: &Arc<Core>, ask: Ask) -> Answer {
+    if core.is_closing() {
+        // It hands over: the next leader is asked.
+        return Answer::NotLeader { leader: None };
+    }
+    match ask {
+        Ask::Txn(txn) => match core.propose(txn).await {
+            Ok(response) => Answer::Txn(response),
+            Err(error) => local_failure(error),
+        },
+        Ask::Compact(revision) => match core.propose_compact(revision).await {
+            Ok(()) => Answer::Done { revision: core.machine.revision() },
+            Err(error) => local_failure(error),
+        },
+        Ask::ReadIndex => match crate::reads::local_index(core).await {
+            Ok(index) => Answer::ReadIndex { index },
+            Err(error) => local_failure(error),
+        },
+        Ask::Admin(admin) => crate::membership::answer(core, admin).await,
+    }
+}
+
+fn local_failure(error: LocalError) -> Answer {
+    match error {
+        LocalError::NotLeader { leader } => Answer::NotLeader { leader },
+        LocalError::Unknown { why } => Answer::Unknown { why },
+        LocalError::Storage(error) => Answer::Failed(error.into()),
+    }
+}
+
+fn refused(error: LocalError) -> StorageError {
+    match error {
+        LocalError::NotLeader { .. } => StorageError::Unavailable { why: "there is no leader".into() },
+        LocalError::Unknown { why } => unknown(&why),
+        LocalError::Storage(error) => error,
+    }
+}
+
+fn failure(answer: Answer) -> StorageError {
+    match answer {
+        Answer::Failed(error) => error.into(),
+        Answer::Unknown { why } => unknown(&why),
+        Answer::NotLeader { .. } => StorageError::Unavailable { why: "there is no leader".into() },
+        Answer::Membership(error) => StorageError::Unavailable { why: error.to_string() },
+        Answer::Txn(_) | Answer::Done { .. } | Answer::ReadIndex { .. } | Answer::Standings(_) => {
+            unexpected()
+        }
+    }
+}
+
+fn unknown(why: &str) -> StorageError {
+    StorageError::Unavailable { why: format!("the outcome is unknown: {why}") }
+}
+
+fn unexpected() -> StorageError {
+    StorageError::Unavailable { why: "the leader's answer is to something else".into() }
+}

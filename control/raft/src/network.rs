@@ -1,0 +1,437 @@
+//! What openraft sends, and how: over [`Peers`], a stream of its own per purpose.
+//!
+//! Entries go down one long-lived stream per follower without waiting for answers. Votes,
+//! heartbeats and transfers of leadership are calls, so that no append, however big, is in front
+//! of them; a snapshot has its own stream, too ([`crate::snapshot_stream`]).
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use openraft::OptionalSend;
+use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use parking_lot::Mutex;
+use sampan_store::Background;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::directory::Directory;
+use crate::machine::SnapshotData;
+use crate::peers::{Link, Outgoing, PeerError, Peers};
+use crate::snapshot_stream;
+use crate::types::{Member, MemberId, TypeConfig};
+use crate::wire::{Append, Kind, Message, convert};
+
+/// How long an append stream may take to open, and a follower to answer what it got. A follower
+/// whose disk stalls answers late; one that is gone is noticed by its heartbeats long before.
+const APPEND_WITHIN: Duration = Duration::from_secs(10);
+/// How many appends may be on their way to one follower.
+const IN_FLIGHT: usize = 64;
+/// The least time that a call gets: openraft may give up earlier.
+const CALL_WITHIN_MIN: Duration = Duration::from_millis(100);
+
+type Rpc = RPCError<TypeConfig>;
+type AppendResults<'a> = BoxStream<'a, Result<StreamAppendResult<TypeConfig>, Rpc>>;
+
+/// Makes clients for openraft.
+pub(crate) struct Network {
+    directory: Arc<Directory>,
+    peers: Arc<dyn Peers>,
+    background: Background,
+}
+
+impl Network {
+    /// Sends to the members that the directory has, over `peers`; `background` reads snapshots.
+    pub(crate) fn new(directory: Arc<Directory>, peers: Arc<dyn Peers>, background: Background) -> Self {
+        Self { directory, peers, background }
+    }
+
+    fn client(&self, target: MemberId, member: &Member, lane: Lane) -> Client {
+        self.directory.introduce(member);
+        let ends = Ends {
+            target,
+            member: member.clone(),
+            directory: Arc::clone(&self.directory),
+            peers: Arc::clone(&self.peers),
+            background: self.background.clone(),
+        };
+        Client { ends, lane, idle: Mutex::default() }
+    }
+}
+
+/// What a client of openraft's is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// Entries in a stream; votes.
+    Entries,
+    /// Heartbeats, each a call.
+    Heartbeats,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: MemberId, node: &Member) -> Client {
+        self.client(target, node, Lane::Entries)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: MemberId, node: &Member) -> Client {
+        self.client(target, node, Lane::Heartbeats)
+    }
+}
+
+/// The way to one member.
+#[derive(Clone)]
+pub(crate) struct Ends {
+    pub(crate) target: MemberId,
+    member: Member,
+    directory: Arc<Directory>,
+    peers: Arc<dyn Peers>,
+    pub(crate) background: Background,
+}
+
+impl Ends {
+    /// The member's record: as the membership has it now, or had it when this was made.
+    fn member(&self) -> Member {
+        self.directory.member(self.target).unwrap_or_else(|| self.member.clone())
+    }
+
+    /// Opens a stream to the member.
+    pub(crate) async fn stream(&self, kind: Kind, within: Duration) -> Result<Link, PeerError> {
+        let open = self.directory.open(self.target, kind);
+        let opened = timeout(within, self.peers.stream(&self.member(), open, within)).await;
+        let opened = opened.unwrap_or(Err(PeerError::Timeout { member: self.target, within }));
+        opened.inspect_err(|error| self.note(error))
+    }
+
+    /// One message there, one back.
+    async fn call(&self, message: Message, within: Duration) -> Result<Message, PeerError> {
+        let open = self.directory.open(self.target, Kind::Call);
+        let mut unanswered = Unanswered { ends: self, armed: true };
+        let answer = self.peers.call(&self.member(), open, message, within).await;
+        unanswered.armed = false;
+        answer.inspect_err(|error| self.note(error))
+    }
+
+    /// Takes note of a failure: a silent connection is dropped, a removal noticed.
+    pub(crate) fn note(&self, error: &PeerError) {
+        self.directory.heard(error);
+        if matches!(error, PeerError::Timeout { .. }) {
+            self.peers.suspect(self.target);
+        }
+    }
+}
+
+/// A call that openraft gives up before its time counts as unanswered.
+struct Unanswered<'a> {
+    ends: &'a Ends,
+    armed: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.ends.peers.suspect(self.ends.target);
+        }
+    }
+}
+
+/// openraft's client for one member and one purpose.
+pub(crate) struct Client {
+    ends: Ends,
+    lane: Lane,
+    /// The append stream, between two of openraft's sessions on it. Behind a lock only because
+    /// openraft shares its clients.
+    idle: Mutex<Option<Link>>,
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, Rpc> {
+        append_call(&self.ends, &rpc, within(&option)).await.map(AppendEntriesResponse::from)
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<AppendResults<'s>, Rpc>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        match self.lane {
+            Lane::Heartbeats => {
+                let calls = heartbeats(self.ends.clone(), input, within(&option));
+                Box::pin(async move { Ok(calls) })
+            }
+            Lane::Entries => Box::pin(self.session(input)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Rpc> {
+        let question = Message::Vote(convert::vote_request(&rpc));
+        self.ask_vote(question, within(&option)).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Rpc> {
+        let question = Message::PreVote(convert::vote_request(&rpc));
+        self.ask_vote(question, within(&option)).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let send = snapshot_stream::send(&self.ends, vote, snapshot);
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = send => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, Rpc> {
+        let message = Message::Transfer(convert::transfer(&req));
+        match self.ends.call(message, within(&option)).await.map_err(rpc_error)? {
+            Message::Transferred(answer) => {
+                convert::raft_transferred(answer, &req).map_err(|why| failed(self.ends.target, &why))
+            }
+            other => Err(out_of_place(self.ends.target, &other)),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let waits = (0..).map(|attempt: u32| Duration::from_millis(10 << attempt.min(4)));
+        Some(Backoff::new(waits))
+    }
+}
+
+impl Client {
+    async fn ask_vote(&self, question: Message, within: Duration) -> Result<VoteResponse<TypeConfig>, Rpc> {
+        match self.ends.call(question, within).await.map_err(rpc_error)? {
+            Message::Voted(answer) => {
+                convert::raft_vote_answer(answer).map_err(|why| failed(self.ends.target, &why))
+            }
+            other => Err(out_of_place(self.ends.target, &other)),
+        }
+    }
+
+    /// One of openraft's sessions: appends go out as they come, answers come back in order. The
+    /// stream is kept for the next session where this one comes to a good end.
+    async fn session<S>(&mut self, input: S) -> Result<AppendResults<'_>, Rpc>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let Self { ends, idle, .. } = self;
+        let idle = idle.get_mut();
+        let link = match idle.take() {
+            Some(link) => link,
+            None => {
+                let mut link = ends.stream(Kind::Append, APPEND_WITHIN).await.map_err(rpc_error)?;
+                admitted(ends, &mut link).await.map_err(rpc_error)?;
+                link
+            }
+        };
+        let Link { member, outgoing, incoming } = link;
+        let (sent, awaited) = mpsc::channel(IN_FLIGHT);
+        let writer = Writer(Some(tokio::spawn(write(member, outgoing, input, sent))));
+        let session = Session { ends: ends.clone(), idle, awaited, incoming, writer };
+        let results = stream::unfold(Some(session), |session| async move {
+            let mut session = session?;
+            match session.result().await {
+                Ok(Some(result)) => {
+                    let more = result.is_ok();
+                    Some((Ok(result), more.then_some(session)))
+                }
+                Ok(None) => {
+                    session.keep().await;
+                    None
+                }
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(Box::pin(results))
+    }
+}
+
+async fn admitted(ends: &Ends, link: &mut Link) -> Result<(), PeerError> {
+    let admitted = timeout(APPEND_WITHIN, link.admitted()).await;
+    let admitted = admitted.unwrap_or(Err(PeerError::Timeout { member: ends.target, within: APPEND_WITHIN }));
+    admitted.inspect_err(|error| ends.note(error))
+}
+
+struct Session<'a> {
+    ends: Ends,
+    idle: &'a mut Option<Link>,
+    /// One token for each append that was sent and not answered yet.
+    awaited: mpsc::Receiver<Sent>,
+    incoming: Box<dyn crate::peers::Incoming>,
+    writer: Writer,
+}
+
+/// What the writer tells the reader of an append, in order.
+enum Sent {
+    /// It is on its way.
+    Append,
+    /// It could not be sent.
+    Failed(PeerError),
+}
+
+impl Session<'_> {
+    /// The next append's result; `None` where all are answered and no more come.
+    async fn result(&mut self) -> Result<Option<StreamAppendResult<TypeConfig>>, Rpc> {
+        match self.awaited.recv().await {
+            None => return Ok(None),
+            Some(Sent::Failed(error)) => {
+                self.ends.note(&error);
+                return Err(rpc_error(error));
+            }
+            Some(Sent::Append) => {}
+        }
+        let member = self.ends.target;
+        let next = timeout(APPEND_WITHIN, self.incoming.next()).await;
+        let next = next.unwrap_or(Err(PeerError::Timeout { member, within: APPEND_WITHIN }));
+        match next.inspect_err(|error| self.ends.note(error)).map_err(rpc_error)? {
+            Some(Message::Appended(appended)) => {
+                convert::raft_appended(appended).map(Some).map_err(|why| failed(member, &why))
+            }
+            Some(other) => Err(out_of_place(member, &other)),
+            None => Err(rpc_error(PeerError::broken(member, "it ended early"))),
+        }
+    }
+
+    /// Everything was answered: the stream is as good as new.
+    async fn keep(mut self) {
+        if let Some(outgoing) = self.writer.finish().await {
+            *self.idle = Some(Link { member: self.ends.target, outgoing, incoming: self.incoming });
+        }
+    }
+}
+
+/// The task that writes a session's appends; it ends with the session.
+struct Writer(Option<JoinHandle<Option<Box<dyn Outgoing>>>>);
+
+impl Writer {
+    async fn finish(&mut self) -> Option<Box<dyn Outgoing>> {
+        self.0.take()?.await.ok().flatten()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Writes appends until no more come; gives the sending half back where all were sent.
+async fn write<S>(
+    member: MemberId,
+    mut outgoing: Box<dyn Outgoing>,
+    mut input: S,
+    sent: mpsc::Sender<Sent>,
+) -> Option<Box<dyn Outgoing>>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+{
+    while let Some(request) = input.next().await {
+        // The token comes first: it bounds how many appends are on their way.
+        let token = sent.reserve().await.ok()?;
+        let written = match convert::append(&request) {
+            Ok(append) => outgoing.send(Message::Append(append)).await,
+            Err(error) => Err(PeerError::nonsense(member, error.to_string())),
+        };
+        match written {
+            Ok(()) => token.send(Sent::Append),
+            Err(error) => {
+                token.send(Sent::Failed(error));
+                return None;
+            }
+        }
+    }
+    Some(outgoing)
+}
+
+/// Each request a call of its own, one after the other.
+fn heartbeats<S>(ends: Ends, input: S, within: Duration) -> AppendResults<'static>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+{
+    Box::pin(stream::unfold(Some((ends, input)), move |state| async move {
+        let (ends, mut input) = state?;
+        let request = input.next().await?;
+        let result = append_call(&ends, &request, within).await;
+        let more = matches!(result, Ok(Ok(_)));
+        Some((result, more.then_some((ends, input))))
+    }))
+}
+
+async fn append_call(
+    ends: &Ends,
+    request: &AppendEntriesRequest<TypeConfig>,
+    within: Duration,
+) -> Result<StreamAppendResult<TypeConfig>, Rpc> {
+    let append: Append = convert::append(request).map_err(|error| failed(ends.target, &error.to_string()))?;
+    match ends.call(Message::Append(append), within).await.map_err(rpc_error)? {
+        Message::Appended(appended) => {
+            convert::raft_appended(appended).map_err(|why| failed(ends.target, &why))
+        }
+        other => Err(out_of_place(ends.target, &other)),
+    }
+}
+
+fn within(option: &RPCOption) -> Duration {
+    option.soft_ttl().max(CALL_WITHIN_MIN)
+}
+
+/// openraft waits a while before it tries what is unreachable again, and does not where a stream
+/// merely broke.
+fn rpc_error(error: PeerError) -> Rpc {
+    match error {
+        PeerError::Unreachable { .. } | PeerError::Refused { .. } => {
+            RPCError::Unreachable(Unreachable::new(&error))
+        }
+        PeerError::Broken { .. } | PeerError::Timeout { .. } | PeerError::Nonsense { .. } => {
+            RPCError::Network(NetworkError::new(&error))
+        }
+    }
+}
+
+fn failed(member: MemberId, why: &str) -> Rpc {
+    RPCError::Unreachable(Unreachable::new(&PeerError::broken(member, format!("the member failed: {why}"))))
+}
+
+fn out_of_place(member: MemberId, message: &Message) -> Rpc {
+    tracing::debug!(?message, "an answer that is out of place");
+    rpc_error(PeerError::nonsense(member, "an answer that is out of place"))
+}

@@ -1,0 +1,326 @@
+//! The state machine's state from member to member: a cut on the one side, tables built beside
+//! the present ones on the other.
+//!
+//! A cut is the newest live keys at one log entry, volatile ones included, without history. It is
+//! sent in frames, each with a cursor from which the transfer can go on after a break.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::Machine;
+use super::shared::Shared;
+use crate::layer::Layer;
+use crate::machine::{Core, Order, Position, State};
+use crate::read;
+use crate::record::Record;
+use crate::snapshot::Row;
+use crate::span::Span;
+use crate::storage::StorageError;
+use crate::tables::{Tables, TablesError};
+use crate::wal::LogId;
+
+/// What a build gathers before it writes to its tables.
+const GATHER: usize = 4 << 20;
+
+/// One frame. Sent as postcard: variants are only ever appended.
+#[derive(Serialize, Deserialize)]
+enum Frame {
+    Head { position: Position, order: Order },
+    Rows(Vec<Row>),
+}
+
+/// The state at one log entry; see the module's description.
+pub struct Cut {
+    id: [u8; 16],
+    cut: read::Cut,
+    position: Position,
+    core: Arc<Core>,
+}
+
+impl std::fmt::Debug for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cut").field("applied", &self.position.applied).finish_non_exhaustive()
+    }
+}
+
+impl Cut {
+    /// Names the cut; no other has this id.
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// The last log entry in it.
+    pub fn applied(&self) -> LogId {
+        self.position.applied
+    }
+
+    /// The entry that the membership came with, and the membership.
+    pub fn membership(&self) -> (LogId, Bytes) {
+        (self.position.order.membership_at, self.position.order.membership.clone())
+    }
+
+    /// The frame of about `max` bytes after a cursor (empty: the first one), and the cursor after
+    /// it; `None` where that was all. Reads the tables.
+    pub fn frame(&self, cursor: &[u8], max: usize) -> Result<Option<(Bytes, Bytes)>, StorageError> {
+        let Some((_, after)) = cursor.split_first() else {
+            let position = Position { order: Order::default(), ..self.position.clone() };
+            let head = Frame::Head { position, order: self.position.order.clone() };
+            return Ok(Some((encode(&head)?, Bytes::from_static(&[1]))));
+        };
+        let start = if after.is_empty() { Bytes::new() } else { successor(after) };
+        let span = Span::new(&start, Some(&Bytes::new()));
+        let mut gathered = Gathered::new(max);
+        self.cut.visit(&span, |found| {
+            let record = self.cut.load(found)?;
+            Ok(gathered.push(&record))
+        })?;
+        gathered.frame()
+    }
+
+    /// The core that the cut is of; two cuts of one machine share it.
+    pub fn is_of(&self, machine: &Machine) -> bool {
+        Arc::ptr_eq(&self.core, &machine.shared.core)
+    }
+}
+
+struct Gathered {
+    rows: Vec<Row>,
+    bytes: usize,
+    max: usize,
+}
+
+impl Gathered {
+    fn new(max: usize) -> Self {
+        Self { rows: Vec::new(), bytes: 0, max }
+    }
+
+    fn push(&mut self, record: &Record) -> ControlFlow<()> {
+        self.bytes += record.key.len() + record.value.len() + 32;
+        self.rows.push(Row::of(record));
+        if self.bytes >= self.max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn frame(self) -> Result<Option<(Bytes, Bytes)>, StorageError> {
+        let Some(last) = self.rows.last() else { return Ok(None) };
+        let mut cursor = BytesMut::with_capacity(last.key().len() + 1);
+        cursor.put_u8(1);
+        cursor.put_slice(last.key());
+        Ok(Some((encode(&Frame::Rows(self.rows))?, cursor.freeze())))
+    }
+}
+
+/// The first key after `key`.
+fn successor(key: &[u8]) -> Bytes {
+    let mut next = BytesMut::with_capacity(key.len() + 1);
+    next.put_slice(key);
+    next.put_u8(0);
+    next.freeze()
+}
+
+fn encode(frame: &Frame) -> Result<Bytes, StorageError> {
+    postcard::to_allocvec(frame).map(Bytes::from).map_err(|error| unsound(&error.to_string()))
+}
+
+fn decode(frame: &[u8]) -> Result<Frame, StorageError> {
+    postcard::from_bytes(frame).map_err(|error| unsound(&error.to_string()))
+}
+
+fn unsound(why: &str) -> StorageError {
+    StorageError::Corrupt { what: format!("a transfer of the state cannot be used: {why}") }
+}
+
+/// Tables on their way here, beside the present ones.
+pub struct Build {
+    id: [u8; 16],
+    cursor: Bytes,
+    position: Option<Position>,
+    tables: Tables,
+    gathered: Vec<Record>,
+    gathered_bytes: usize,
+    volatile: Vec<Record>,
+    core: Arc<Core>,
+}
+
+impl std::fmt::Debug for Build {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Build").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+impl Build {
+    /// The cut that it is built from.
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// Where the transfer goes on; empty at its beginning.
+    pub fn cursor(&self) -> Bytes {
+        self.cursor.clone()
+    }
+
+    /// Takes a frame of [`Cut::frame`], with the cursor after it. Writes to the disk.
+    pub fn push(&mut self, frame: &[u8], cursor_after: Bytes) -> Result<(), StorageError> {
+        match (decode(frame)?, &self.position) {
+            (Frame::Head { position, order }, None) => self.position = Some(Position { order, ..position }),
+            (Frame::Head { .. }, Some(_)) => return Err(unsound("it has two heads")),
+            (Frame::Rows(_), None) => return Err(unsound("it has no head")),
+            (Frame::Rows(rows), Some(_)) => {
+                for row in rows {
+                    self.take(row.into_record());
+                }
+            }
+        }
+        if self.gathered_bytes >= GATHER {
+            self.write()?;
+        }
+        self.cursor = cursor_after;
+        Ok(())
+    }
+
+    fn take(&mut self, record: Record) {
+        if self.core.is_volatile(&record.key) {
+            self.volatile.push(record);
+        } else {
+            self.gathered_bytes += record.weight();
+            self.gathered.push(record);
+        }
+    }
+
+    fn write(&mut self) -> Result<(), StorageError> {
+        self.gathered_bytes = 0;
+        self.tables.add(&std::mem::take(&mut self.gathered))
+    }
+}
+
+impl Machine {
+    /// A cut of the newest state.
+    pub fn cut(&self) -> Result<Cut, StorageError> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|error| StorageError::Unavailable { why: error.to_string() })?;
+        let core = Arc::clone(&self.shared.core);
+        let state = core.state.read();
+        let cut = read::Cut::take_of(&core, &state, &Span::all(), None)?;
+        let position = state.position.clone();
+        drop(state);
+        Ok(Cut { id, cut, position, core })
+    }
+
+    /// Begins to build tables from the cut of another member; what an older build left is
+    /// dropped. Writes to the disk.
+    pub fn begin_build(&self, id: [u8; 16]) -> Result<Build, StorageError> {
+        self.shared.check()?;
+        let shared = &self.shared;
+        let tables =
+            Tables::create(&shared.dir.received(), &shared.tables_disk, shared.config.redb_cache_bytes)
+                .map_err(|error| match error {
+                    TablesError::Io(error) if crate::disk::is_no_space(&error) => StorageError::NoSpace,
+                    TablesError::Io(error) => StorageError::Io(error),
+                    TablesError::Corrupt(what) => StorageError::Corrupt { what },
+                })?;
+        Ok(Build {
+            id,
+            cursor: Bytes::new(),
+            position: None,
+            tables,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            volatile: Vec::new(),
+            core: Arc::clone(&shared.core),
+        })
+    }
+
+    /// Puts a whole build in the place of everything, with one rename; `applied` is the last log
+    /// entry that it must hold. Revision and position are exactly those of the cut, history ends,
+    /// and so do watches. Blocks.
+    pub fn install(&self, mut build: Build, applied: LogId) -> Result<(), StorageError> {
+        let Some(position) = &build.position else { return Err(unsound("it has no head")) };
+        if position.applied != applied {
+            return Err(unsound(&format!("it is of entry {}, not {applied}", position.applied)));
+        }
+        let mut position = position.clone();
+        build.write()?;
+        position.keys = build.tables.meta().position.keys;
+        position.compacted = position.revision;
+        position.order.installed = applied;
+        let mut volatile = Layer::default();
+        for record in build.volatile {
+            volatile.insert(Arc::new(record));
+        }
+        let _writer = self.shared.writer.lock();
+        put_in_place(&self.shared, build.tables, position, volatile)
+    }
+
+    /// The frame of about `max` bytes of volatile rows after a cursor (empty: the first one), and
+    /// the cursor after it; `None` where that was all.
+    pub fn volatile_frame(&self, cursor: &[u8], max: usize) -> Result<Option<(Bytes, Bytes)>, StorageError> {
+        let start = match cursor.split_first() {
+            Some((_, after)) => successor(after),
+            None => Bytes::new(),
+        };
+        let span = Span::new(&start, Some(&Bytes::new()));
+        let mut gathered = Gathered::new(max);
+        let state = self.shared.core.state.read();
+        for (_, head) in state.volatile.heads(&span).filter(|(_, head)| head.is_live()) {
+            if let Some(record) = state.volatile.record(head.pos)
+                && gathered.push(record).is_break()
+            {
+                break;
+            }
+        }
+        gathered.frame()
+    }
+
+    /// Takes a frame of another member's volatile rows: of each key the newest stands.
+    pub fn merge_volatile(&self, frame: &[u8]) -> Result<(), StorageError> {
+        match decode(frame)? {
+            Frame::Rows(rows) => {
+                let _writer = self.shared.writer.lock();
+                self.shared.core.merge_volatile(rows.into_iter().map(Row::into_record).collect());
+                Ok(())
+            }
+            Frame::Head { .. } => Err(unsound("rows were expected")),
+        }
+    }
+
+    /// Whether there is no volatile row here.
+    pub fn volatile_is_empty(&self) -> bool {
+        self.shared.core.state.read().volatile.is_empty()
+    }
+}
+
+/// Puts tables in the place of everything, with one rename. The caller is the writer, and there is
+/// no checkpoint to come after this one that is of the old state.
+pub(super) fn put_in_place(
+    shared: &Shared,
+    mut tables: Tables,
+    position: Position,
+    volatile: Layer,
+) -> Result<(), StorageError> {
+    tables.reposition(position.clone())?;
+    let path = shared.dir.tables();
+    let read = tables.read()?;
+    let revision = position.revision;
+    let mut slot = shared.tables.lock();
+    if slot.is_none() {
+        return Err(StorageError::Unavailable { why: "it was closed".into() });
+    }
+    std::fs::rename(tables.path(), &path)?;
+    tables.set_path(path);
+    crate::disk::sync_dir(shared.dir.path())?;
+    *shared.core.state.write() = State {
+        tables: Some(Arc::new(read)),
+        volatile,
+        volatile_oldest: revision,
+        volatile_whole: true,
+        position,
+        ..State::default()
+    };
+    shared.note_tables(&tables);
+    *slot = Some(tables);
+    drop(slot);
+    shared.core.hub.replace(revision);
+    Ok(())
+}
