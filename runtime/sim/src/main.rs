@@ -4,6 +4,7 @@
 
 mod density;
 mod disk;
+mod faults;
 mod http_load;
 mod idle;
 mod node;
@@ -59,6 +60,12 @@ struct Args {
     /// How many leaders are killed to measure failover
     #[arg(long, default_value_t = 20)]
     kills: usize,
+    /// How many faults real servers must survive
+    #[arg(long, default_value_t = 200)]
+    faults: usize,
+    /// Leave out the agent behind a NAT
+    #[arg(long)]
+    no_agent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -70,6 +77,8 @@ enum Section {
     Density,
     /// The store beside etcd; needs root and etcd
     Store,
+    /// Servers on machines of their own (network namespaces; needs root) survive what can happen
+    Faults,
 }
 
 #[tokio::main]
@@ -110,6 +119,10 @@ async fn run(section: Section, args: &Args) -> Result<(), BenchError> {
         Section::Pods => pod_start::run(&args.sampan, args.in_a_row, args.at_once).await,
         Section::Http => http_load::run(&args.sampan).await,
         Section::Density => density::run(&args.sampan, &args.density).await,
+        Section::Faults => {
+            let (sampan, rounds, agent) = (args.sampan.clone(), args.faults, !args.no_agent);
+            faults::run(&faults::Options { sampan, rounds, agent }).await
+        }
         Section::Store => rivals::run(&args.rivals()).await,
     }
 }

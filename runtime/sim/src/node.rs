@@ -20,8 +20,10 @@ pub(crate) enum BenchError {
     Config(#[from] kube::config::KubeconfigError),
     #[error("HTTP failed")]
     Http(#[from] hyper::Error),
+    #[error("the store cannot be reached")]
+    Unreachable(#[from] tonic::transport::Error),
     #[error("the store refused")]
-    Store(#[from] etcd_client::Error),
+    Refused(#[from] Box<tonic::Status>),
     #[error("{0}")]
     Failed(String),
 }

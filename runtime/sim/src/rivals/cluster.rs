@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use etcd_client::{Client, ConnectOptions};
 use tempfile::TempDir;
 
+use super::client::Client;
 use crate::disk::PrivateDisk;
 use crate::node::BenchError;
 use crate::process;
@@ -162,16 +162,14 @@ impl Cluster {
         let Some(member) = self.members.get(index) else {
             return Err(BenchError::Failed("no such member".into()));
         };
-        Ok(connect(&format!("http://127.0.0.1:{}", member.client_port)).await?)
+        Client::connect(&format!("http://127.0.0.1:{}", member.client_port)).await
     }
 
     /// Waits until a member takes a write.
     async fn wait_serving(&mut self, index: usize) -> Result<(), BenchError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let attempt = async {
-                self.client(index).await?.put("/bench/ready", "1", None).await.map_err(BenchError::from)
-            };
+            let attempt = async { self.client(index).await?.put("/bench/ready".to_owned(), vec![1]).await };
             let result = tokio::time::timeout(Duration::from_secs(2), attempt).await;
             if matches!(result, Ok(Ok(_))) {
                 return Ok(());
@@ -206,9 +204,7 @@ impl Cluster {
         while Instant::now() < deadline {
             for index in 0..self.members.len() {
                 let Ok(mut client) = self.client(index).await else { continue };
-                let Ok(status) = client.status().await else { continue };
-                let own = status.header().map(etcd_client::ResponseHeader::member_id);
-                if own == Some(status.leader()) {
+                if matches!(client.leads().await, Ok(true)) {
                     return Ok(index);
                 }
             }
@@ -272,12 +268,6 @@ impl Drop for Cluster {
             drop(self.kill(index));
         }
     }
-}
-
-/// A client of one endpoint.
-pub(crate) async fn connect(endpoint: &str) -> Result<Client, etcd_client::Error> {
-    let options = ConnectOptions::new().with_connect_timeout(Duration::from_millis(500));
-    Client::connect([endpoint], Some(options)).await
 }
 
 /// A port that nobody uses now, neither for TCP nor for UDP.

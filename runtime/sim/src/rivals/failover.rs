@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::cluster::{Cluster, connect};
+use super::client::Client;
+use super::cluster::Cluster;
 use crate::node::BenchError;
 
 /// How long a client waits for one answer before it asks another member.
@@ -18,7 +19,7 @@ pub(crate) async fn measure(cluster: &mut Cluster) -> Result<Duration, BenchErro
     let begin = Instant::now();
     let mut clients = Vec::new();
     for endpoint in cluster.endpoints() {
-        clients.push(connect(&endpoint).await?.kv_client());
+        clients.push(Client::lazy(&endpoint)?);
     }
     let time = first_put(&mut clients, begin).await?;
     cluster.restart(leader).await?;
@@ -26,11 +27,11 @@ pub(crate) async fn measure(cluster: &mut Cluster) -> Result<Duration, BenchErro
 }
 
 /// Asks one member after the other until one acknowledges a put.
-async fn first_put(clients: &mut [etcd_client::KvClient], begin: Instant) -> Result<Duration, BenchError> {
+async fn first_put(clients: &mut [Client], begin: Instant) -> Result<Duration, BenchError> {
     while begin.elapsed() < PATIENCE {
         for client in &mut *clients {
-            let put = client.put("/bench/failover", "1", None);
-            if let Ok(Ok(_)) = tokio::time::timeout(ATTEMPT, put).await {
+            let put = client.put("/bench/failover".to_owned(), vec![1]);
+            if let Ok(Ok(())) = tokio::time::timeout(ATTEMPT, put).await {
                 return Ok(begin.elapsed());
             }
         }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
-use super::cluster::{Cluster, connect};
+use super::client::Client;
+use super::cluster::Cluster;
 use crate::node::BenchError;
 
 /// Bytes of a value; they cannot be compressed.
@@ -35,7 +36,7 @@ pub(crate) async fn run(cluster: &mut Cluster, clients: usize, time: Duration) -
     let endpoint = cluster.leader_endpoint().await?;
     let mut connections = Vec::new();
     for _ in 0..clients.div_ceil(PER_CONNECTION) {
-        connections.push(connect(&endpoint).await?.kv_client());
+        connections.push(Client::connect(&endpoint).await?);
     }
     let next = Arc::new(AtomicU64::new(rand_seed()));
     let written = cluster.written()?;
@@ -43,8 +44,8 @@ pub(crate) async fn run(cluster: &mut Cluster, clients: usize, time: Duration) -
     let (counts, ends) = (begin + WARM_UP, begin + WARM_UP + time);
     let mut tasks = JoinSet::new();
     for client in 0..clients {
-        let Some(kv) = connections.get(client / PER_CONNECTION) else { continue };
-        tasks.spawn(put_until(kv.clone(), Arc::clone(&next), counts, ends));
+        let Some(connection) = connections.get(client / PER_CONNECTION) else { continue };
+        tasks.spawn(put_until(connection.clone(), Arc::clone(&next), counts, ends));
     }
     let mut all = Histogram::<u64>::new(3).map_err(|error| BenchError::Failed(error.to_string()))?;
     let (mut puts, mut failed) = (0, 0);
@@ -72,7 +73,7 @@ struct Tally {
 }
 
 async fn put_until(
-    mut kv: etcd_client::KvClient,
+    mut client: Client,
     next: Arc<AtomicU64>,
     counts: Instant,
     ends: Instant,
@@ -86,8 +87,8 @@ async fn put_until(
         }
         let number = next.fetch_add(1, Ordering::Relaxed);
         let key = format!("/bench/{:06}", mix(number) % KEYS);
-        match kv.put(key, noise(number), None).await {
-            Ok(_) => {
+        match client.put(key, noise(number)).await {
+            Ok(()) => {
                 tally.puts += 1;
                 if begin >= counts {
                     let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);

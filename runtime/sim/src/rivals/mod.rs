@@ -1,6 +1,7 @@
 //! The store beside etcd: one client program, the same disk, the same durability, rounds of one and
 //! the other in turn. Both are driven over etcd's own protocol.
 
+mod client;
 mod cluster;
 mod failover;
 mod load;
