@@ -4,6 +4,7 @@ use bytes::Bytes;
 use sampan_store::{Compare, KeyValue, Op, OpResult, RangeRequest, Revision, Txn, TxnResponse};
 
 use crate::linear::{self, Model, Timed, Verdict};
+use crate::oracle::Home;
 
 /// A key: `group * 256 + number`. Transactions and ranges stay in one group.
 pub(crate) type Key = u32;
@@ -179,6 +180,23 @@ impl Action {
         }
     }
 
+    /// Which keyspaces it is about.
+    pub(crate) fn home(&self) -> Home {
+        match self.keys().first() {
+            Some(key) if is_volatile(*key) => Home::Volatile,
+            _ => Home::Durable,
+        }
+    }
+
+    /// Whether it writes a value, whatever its conditions come to.
+    pub(crate) fn puts_whatever_holds(&self) -> bool {
+        let puts = |steps: &[Step]| steps.iter().any(|step| matches!(step, Step::Put(..)));
+        match self {
+            Self::Range { .. } => false,
+            Self::Txn { tests, success, failure } => puts(success) && (tests.is_empty() || puts(failure)),
+        }
+    }
+
     /// The values that it may write.
     pub(crate) fn values(&self) -> Vec<u64> {
         let Self::Txn { success, failure, .. } = self else { return Vec::new() };
@@ -309,7 +327,7 @@ impl Model for Store {
 }
 
 /// How many steps one group's search may take.
-const BUDGET: u64 = 20_000_000;
+const BUDGET: u64 = 300_000;
 
 /// Checks a whole history, group by group; the first group that no order explains is told of.
 /// Returns how many groups were too hard to decide.
@@ -336,7 +354,7 @@ fn explain(ops: &[Timed<Done>], longest: &[usize], stuck: Option<usize>) -> Stri
     let mut text = String::from("not linearizable; the longest order that fits ends with:\n");
     let tail = longest.len().saturating_sub(12);
     let line = |at: usize| {
-        let Timed { call, ret, op } = &ops[at];
+        let Timed { call, ret, op, .. } = &ops[at];
         format!(
             "  [{call}..{}] {:?} -> {:?} (written at {})",
             ret.map_or("?".into(), |ret| ret.to_string()),
@@ -379,7 +397,7 @@ mod tests {
             None => Outcome::Unknown,
         };
         let action = Action::Txn { tests, success, failure: vec![] };
-        Timed { call, ret, op: Done { action, outcome, written_at: at } }
+        Timed { call, ret, bound: None, op: Done { action, outcome, written_at: at } }
     }
 
     fn read(call: u64, ret: u64, cells: Vec<(Key, Cell)>) -> Timed<Done> {
@@ -387,6 +405,7 @@ mod tests {
         Timed {
             call,
             ret: Some(ret),
+            bound: None,
             op: Done { action: Action::Range { group: 1 }, outcome, written_at: 0 },
         }
     }

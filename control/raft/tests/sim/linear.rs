@@ -22,7 +22,15 @@ pub(crate) struct Timed<O> {
     /// Nothing where the answer never came: the operation may take place at any time after its
     /// call, or never.
     pub(crate) ret: Option<u64>,
+    /// Where the answer never came: when it had taken place, if that is known by other means.
+    pub(crate) bound: Option<u64>,
     pub(crate) op: O,
+}
+
+impl<O> Timed<O> {
+    fn must_happen(&self) -> bool {
+        self.ret.is_some() || self.bound.is_some()
+    }
 }
 
 /// What the search found.
@@ -61,7 +69,7 @@ impl List {
         let mut times: Vec<(u64, bool, usize)> = Vec::with_capacity(ops.len() * 2);
         for (at, op) in ops.iter().enumerate() {
             times.push((op.call, false, at));
-            times.push((op.ret.unwrap_or(u64::MAX), true, at));
+            times.push((op.ret.or(op.bound).unwrap_or(u64::MAX), true, at));
         }
         times.sort_unstable();
         let count = times.len();
@@ -120,7 +128,7 @@ impl List {
 /// Searches for an order; gives up after `budget` steps.
 pub(crate) fn check<M: Model>(model: &M, start: M::State, ops: &[Timed<M::Op>], budget: u64) -> Verdict {
     let mut list = List::new(ops);
-    let mut left = ops.iter().filter(|op| op.ret.is_some()).count();
+    let mut left = ops.iter().filter(|op| op.must_happen()).count();
     let mut done = vec![0_u64; ops.len().div_ceil(64)];
     let mut tried: HashSet<(Vec<u64>, M::State)> = HashSet::new();
     let mut path: Vec<(usize, M::State)> = Vec::new();
@@ -149,7 +157,7 @@ pub(crate) fn check<M: Model>(model: &M, start: M::State, ops: &[Timed<M::Op>], 
                 done = with;
                 path.push((at, std::mem::replace(&mut state, next)));
                 list.lift(at);
-                left -= usize::from(ops[entry.op].ret.is_some());
+                left -= usize::from(ops[entry.op].must_happen());
                 if path.len() > longest.len() {
                     longest = path.iter().map(|(at, _)| list.entries[*at].op).collect();
                     stuck = None;
@@ -168,7 +176,7 @@ pub(crate) fn check<M: Model>(model: &M, start: M::State, ops: &[Timed<M::Op>], 
             state = before;
             done[op / 64] &= !(1 << (op % 64));
             list.put_back(call);
-            left += usize::from(ops[op].ret.is_some());
+            left += usize::from(ops[op].must_happen());
             at = list.entries[call].after;
         }
     }
@@ -238,7 +246,7 @@ mod tests {
     }
 
     fn op(call: u64, ret: impl Into<Option<u64>>, op: Do) -> Timed<Do> {
-        Timed { call, ret: ret.into(), op }
+        Timed { call, ret: ret.into(), bound: None, op }
     }
 
     fn passes(ops: &[Timed<Do>]) -> bool {
@@ -343,7 +351,7 @@ mod tests {
     fn keys_that_no_operation_joins_are_checked_apart() {
         let ops: Vec<Timed<Vec<u32>>> = [vec![1], vec![2, 3], vec![4], vec![3, 1], vec![4]]
             .into_iter()
-            .map(|keys| Timed { call: 0, ret: None, op: keys })
+            .map(|keys| Timed { call: 0, ret: None, bound: None, op: keys })
             .collect();
         assert_eq!(partition(&ops, Clone::clone), [vec![0, 1, 3], vec![2, 4]]);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
-use sampan_raft::{Member, MemberId, RaftConfig, RaftStore, Start, Timing};
+use sampan_raft::{Member, MemberId, RaftConfig, RaftStore, Start};
 use sampan_store::{Background, DurableConfig};
 use tokio::runtime::Runtime;
 
@@ -106,7 +106,7 @@ impl Host {
         store.sealed_prefixes = Vec::new();
         store.faults = Some(self.disk.clone());
         store.background = Background::Inline;
-        RaftConfig::new(store, member(self.id, self.index), Timing::default())
+        RaftConfig::new(store, member(self.id, self.index))
     }
 
     /// Starts the member; it opens while it is stepped.

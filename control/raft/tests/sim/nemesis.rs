@@ -68,7 +68,9 @@ const KINDS: usize = 15;
 
 impl Plan {
     pub(crate) fn draw(rng: &mut StdRng) -> Self {
-        let gentle = rng.random_range(0..3) == 0;
+        let members = [1, 3, 3, 3, 3, 5][rng.random_range(0..6)];
+        // Alone, any restart is one of a majority.
+        let gentle = members > 1 && rng.random_range(0..3) == 0;
         let mut weights = [0; KINDS];
         for weight in &mut weights {
             // Some runs are without some troubles altogether, so that rare mixes come up.
@@ -77,7 +79,7 @@ impl Plan {
         weights[0] = weights[0].max(1);
         weights[1] = weights[1].max(2);
         Self {
-            members: [1, 3, 3, 3, 3, 5][rng.random_range(0..6)],
+            members,
             clients: rng.random_range(2..6),
             watchers: rng.random_range(2..5),
             trouble: rng.random_range(3_000..9_000),

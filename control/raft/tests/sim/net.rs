@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::StdRng;
-use sampan_raft::{
-    Admit, Incoming, Kind, Link, Member, MemberId, Message, Open, Outgoing, PeerError, Peers, Refusal,
-};
+use sampan_raft::peers::{Incoming, Link, Outgoing, PeerError, Peers};
+use sampan_raft::wire::{Admit, Kind, Message, Open, Refusal};
+use sampan_raft::{Member, MemberId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 

@@ -205,20 +205,7 @@ impl Seen {
         self.check_real_time()?;
         self.check_stretches()?;
         let listings_checked = self.check_listings()?;
-        let volatile = |op: &Timed<Done>| match &op.op.action {
-            Action::Range { group } => *group >= history::VOLATILE,
-            Action::Txn { success, failure, tests } => {
-                let steps = success.iter().chain(failure);
-                let mut keys = steps.filter_map(|step| match step {
-                    Step::Put(key, _) | Step::Delete(key) | Step::Get(key) => Some(*key),
-                    Step::DeleteGroup(group) => Some(history::key(*group, 0)),
-                });
-                keys.any(history::is_volatile) || tests.iter().any(|(key, _)| history::is_volatile(*key))
-            }
-        };
-        let durable: Vec<_> =
-            self.ops.iter().filter(|op| !(self.volatile_lost && volatile(op))).cloned().collect();
-        let undecided = history::check(&durable)?;
+        let undecided = history::check(&self.history())?;
         let unknown = self.ops.iter().filter(|op| op.ret.is_none()).count();
         Ok(Summary {
             revisions: self.log.len(),
@@ -257,6 +244,51 @@ impl Seen {
             }
         }
         Ok(())
+    }
+
+    /// The history that an order must explain. Operations without an answer would be tried at
+    /// every moment after their call, so they are held to what the log says of them, which is
+    /// checked for itself: what is in no complete log never happened, and what is in it happened
+    /// before anything with a later revision was answered.
+    fn history(&self) -> Vec<Timed<Done>> {
+        let mut answered: Vec<(u64, u64)> = Vec::new();
+        for op in &self.ops {
+            if let (Some(ret), Outcome::Txn { revision, .. } | Outcome::Range { revision, .. }) =
+                (op.ret, &op.op.outcome)
+            {
+                answered.push((*revision, ret));
+            }
+        }
+        answered.sort_unstable();
+        // From each revision on, the first moment at which it was told of.
+        let mut first = u64::MAX;
+        for (_, ret) in answered.iter_mut().rev() {
+            first = first.min(*ret);
+            *ret = first;
+        }
+        let newest = self.log.entries.keys().next_back().copied().unwrap_or(0);
+        let complete = Home::BOTH.map(|home| self.covered(home, 1, newest));
+        let mut history = Vec::new();
+        for op in &self.ops {
+            let mut op = op.clone();
+            let home = op.op.action.home();
+            if home == Home::Volatile && self.volatile_lost {
+                continue;
+            }
+            if op.ret.is_none() {
+                let happened = op.op.written_at <= newest;
+                let puts_always = op.op.action.puts_whatever_holds();
+                if !happened && puts_always && complete[home as usize] {
+                    continue;
+                }
+                if happened {
+                    let at = answered.partition_point(|(revision, _)| *revision < op.op.written_at);
+                    op.bound = answered.get(at).map(|(_, ret)| *ret).filter(|ret| *ret > op.call);
+                }
+            }
+            history.push(op);
+        }
+        history
     }
 
     /// Whoever began after another was told of a revision sees it, and writes after it.
@@ -307,20 +339,13 @@ impl Seen {
     fn check_stretches(&self) -> Result<(), String> {
         for stretch in self.followers.iter().flat_map(|follower| &follower.stretches) {
             let passed = self.log.entries.range(stretch.from..stretch.upto.max(stretch.from - 1) + 1);
-            let passed: Vec<(u64, bool)> = passed
-                .map(|(revision, (changes, _))| {
-                    (*revision, changes.keys().all(|key| history::is_volatile(*key)))
-                })
-                .collect();
+            let passed = passed.filter(|(_, (changes, _))| Home::of_all(changes) == stretch.home);
             let mut seen = stretch.seen.iter().copied().peekable();
-            for (revision, volatile) in passed {
-                if seen.next_if_eq(&revision).is_none() && !(volatile && self.volatile_lost) {
+            for (revision, entry) in passed {
+                if seen.next_if_eq(revision).is_none() {
                     return Err(format!(
-                        "{} was delivered {}..={} without revision {revision} ({:?})",
-                        stretch.who,
-                        stretch.from,
-                        stretch.upto,
-                        self.log.entries.get(&revision)
+                        "{} was delivered {}..={} without revision {revision} ({entry:?})",
+                        stretch.who, stretch.from, stretch.upto
                     ));
                 }
             }
@@ -537,7 +562,7 @@ mod tests {
         let op = |call, ret, revision| {
             let action = Action::Range { group: 1 };
             let outcome = Outcome::Range { revision, cells: vec![] };
-            Timed { call, ret: Some(ret), op: Done { action, outcome, written_at: 0 } }
+            Timed { call, ret: Some(ret), bound: None, op: Done { action, outcome, written_at: 0 } }
         };
         let mut fine = Seen { ops: vec![op(1, 4, 7), op(2, 3, 8), op(5, 6, 8)], ..Seen::default() };
         fine.verify().unwrap();

@@ -12,7 +12,7 @@ use crate::clients::{self, Client, Failure, Mailbox, Note};
 use crate::history::{Action, Outcome, Step};
 use crate::linear::Timed;
 use crate::member::Host;
-use crate::nemesis::{Event, Plan};
+use crate::nemesis::Plan;
 use crate::net::{Net, Serve, Shared, Station};
 use crate::oracle::{Follower, Home, Listing, Log, Seen, Summary};
 use crate::script::{self, Script};
@@ -314,7 +314,7 @@ impl Sim {
                 if let Some(store) = self.hosts[host].store() {
                     let net = Arc::clone(&self.net);
                     self.hosts[host].spawn(async move {
-                        let answer = store.serve_call(from_id, open, message).await;
+                        let answer = store.serve_call(from_id, &open, message).await;
                         net.lock().answer(host, from, call, answer);
                     });
                 }
@@ -562,7 +562,7 @@ impl Sim {
             };
             let written_at = if let Outcome::Txn { revision, .. } = &outcome { *revision } else { 0 };
             let done = crate::history::Done { action: op.action, outcome, written_at };
-            Timed { call: op.call, ret, op: done }
+            Timed { call: op.call, ret, bound: None, op: done }
         });
         let mut seen = Seen {
             ops: ops.collect(),
