@@ -94,7 +94,10 @@ pub(crate) fn step(sim: &mut Sim) {
         return;
     }
     // Asked through any member: calls find the leader by themselves.
-    let others: Vec<usize> = sim.serving().into_iter().filter(|host| *host != target).collect();
+    // One that has not joined knows no leader.
+    let joined = |host: &usize| sim.hosts[*host].store().is_some_and(|store| !store.members().is_empty());
+    let others = sim.serving().into_iter().filter(|host| *host != target && joined(host));
+    let others: Vec<usize> = others.collect();
     if others.is_empty() {
         return;
     }

@@ -191,7 +191,20 @@ impl Sim {
         let mut text = format!("script: {:?}", self.script);
         for host in &self.hosts {
             let state = match host.store() {
-                Some(store) => format!("{:?} {:?}", *store.leadership().borrow(), store.members()),
+                Some(store) => {
+                    let members = store.members();
+                    let members = members.iter().map(|of| (self.index_of(of.member.id), of.voter, of.lag));
+                    let leadership = *store.leadership().borrow();
+                    let leader = leadership.leader.map(|id| self.index_of(id));
+                    format!(
+                        "{:x} leader {leader:?} term {} mine {} full {}, members (voter, lag) {:?}",
+                        host.id,
+                        leadership.term,
+                        leadership.mine,
+                        leadership.full,
+                        members.collect::<Vec<_>>()
+                    )
+                }
                 None => host.failure().unwrap_or_else(|| "not open".into()),
             };
             text += &format!(
@@ -202,6 +215,14 @@ impl Sim {
             );
         }
         text
+    }
+
+    /// The host that a member is, or was; its id in any case.
+    fn index_of(&self, id: u64) -> String {
+        match self.hosts.iter().find(|host| host.id == id) {
+            Some(host) => host.index.to_string(),
+            None => format!("{id:x}"),
+        }
     }
 
     pub(crate) fn start(&mut self, index: usize) {
