@@ -1,6 +1,6 @@
 //! What a put, a start and a watch cost. Prints figures and asserts none.
 //!
-//! `cargo bench -p sampan-store [-- DIRECTORY]`; the directory decides which disk is measured.
+//! `cargo bench -p sampan-raft [-- DIRECTORY]`; the directory decides which disk is measured.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use rand::RngCore;
+use sampan_raft::{Member, NoPeers, RaftConfig, RaftStore, Start};
 use sampan_store::{
-    DurableConfig, DurableStore, MemoryStore, Op, RangeRequest, Revision, Storage, Txn, WatchRequest,
-    prefix_end,
+    DurableConfig, MemoryStore, Op, RangeRequest, Revision, Storage, Txn, WatchRequest, prefix_end,
 };
 
 const KEYS: u64 = 10_000;
@@ -44,6 +44,11 @@ async fn main() {
     }
 }
 
+async fn open(config: DurableConfig) -> Arc<RaftStore> {
+    let member = Member { id: 1, name: "bench".into(), addresses: Vec::new(), key: [1; 32] };
+    RaftStore::open(RaftConfig::new(config, member), Start::Bootstrap, Arc::new(NoPeers)).await.unwrap()
+}
+
 fn key(number: u64) -> Bytes {
     Bytes::from(format!("/registry/core/configmaps/default/key-{:05}", number % KEYS))
 }
@@ -65,8 +70,7 @@ async fn puts(dir: &Path) {
         "writers", "puts/s", "p50 ms", "p99 ms", "syncs/put", "log B/put", "tables B/put"
     );
     for writers in [1_u64, 10, 64, 1_000] {
-        let store =
-            Arc::new(DurableStore::open(DurableConfig::new(dir.join(writers.to_string()))).await.unwrap());
+        let store = open(DurableConfig::new(dir.join(writers.to_string()))).await;
         // The first segments and the first generation are made only once.
         write(&store, 64, Duration::from_secs(2)).await;
         let before = store.stats();
@@ -93,7 +97,7 @@ async fn puts(dir: &Path) {
     println!("(bytes as handed to the file system; a sync of less than a page writes the whole page)");
 }
 
-async fn write(store: &Arc<DurableStore>, writers: u64, run: Duration) -> Vec<Duration> {
+async fn write(store: &Arc<RaftStore>, writers: u64, run: Duration) -> Vec<Duration> {
     let next = Arc::new(AtomicU64::new(0));
     let end = Instant::now() + run;
     let tasks: Vec<_> = (0..writers)
@@ -122,23 +126,23 @@ async fn write(store: &Arc<DurableStore>, writers: u64, run: Duration) -> Vec<Du
 async fn start(dir: &Path) {
     let config = DurableConfig::new(dir);
     let begin = Instant::now();
-    let store = Arc::new(DurableStore::open(config.clone()).await.unwrap());
+    let store = open(config.clone()).await;
     println!("\nopen an empty directory: {:.1} ms", begin.elapsed().as_secs_f64() * 1e3);
     let fill = (0..KEYS).map(|number| put(&*store, key(number), noise(1_024)));
     futures::stream::iter(fill).buffer_unordered(100).collect::<Vec<_>>().await;
     drop(store);
     let begin = Instant::now();
-    let store = DurableStore::open(config.clone()).await.unwrap();
+    let store = open(config.clone()).await;
     println!("open {KEYS} keys after a crash: {:.1} ms", begin.elapsed().as_secs_f64() * 1e3);
     store.close().await.unwrap();
     let begin = Instant::now();
-    let store = DurableStore::open(config).await.unwrap();
+    let store = open(config).await;
     println!("open {KEYS} keys after a clean end: {:.1} ms", begin.elapsed().as_secs_f64() * 1e3);
     store.close().await.unwrap();
 }
 
 async fn reads(dir: &Path) {
-    let store = DurableStore::open(DurableConfig::new(dir)).await.unwrap();
+    let store = open(DurableConfig::new(dir)).await;
     let begin = Instant::now();
     const GETS: u64 = 20_000;
     for number in 0..GETS {

@@ -55,16 +55,6 @@ impl Directory {
         Arc::new(Self { id, known: RwLock::new(known), removed: watch::Sender::new(false) })
     }
 
-    /// This member.
-    pub(crate) fn id(&self) -> MemberId {
-        self.id
-    }
-
-    /// The cluster, or [`NO_CLUSTER`].
-    pub(crate) fn cluster(&self) -> u64 {
-        self.known.read().cluster
-    }
-
     /// The cluster is known now: from a snapshot, or from whoever let this member in.
     pub(crate) fn set_cluster(&self, cluster: u64) {
         self.known.write().cluster = cluster;
@@ -99,13 +89,18 @@ impl Directory {
 
     /// What Raft has for the membership.
     pub(crate) fn learn(&self, effective: &StoredMembership, committed: &StoredMembership) {
-        let mut known = self.known.write();
+        let at = effective.log_id().map(convert::position);
         let members: BTreeMap<_, _> =
             effective.membership().nodes().map(|(id, member)| (*id, member.clone())).collect();
+        let mut known = self.known.write();
+        if at > known.effective && members.contains_key(&self.id) {
+            // It was taken in again.
+            self.removed.send_if_modified(std::mem::take);
+        }
         if !members.is_empty() {
             known.members = members;
         }
-        known.effective = effective.log_id().map(convert::position);
+        known.effective = at;
         known.committed = Settled {
             at: committed.log_id().map(convert::position),
             members: committed.membership().nodes().map(|(id, _)| *id).collect(),
@@ -184,6 +179,8 @@ fn admit(
 
 #[cfg(test)]
 mod tests {
+    use openraft::Membership;
+
     use super::*;
 
     const US: u64 = 1;
@@ -241,5 +238,12 @@ mod tests {
         assert!(*removed.borrow_and_update());
         directory.heard(&PeerError::Refused { member: 3, refusal: Refusal::Removed });
         assert!(!removed.has_changed().unwrap());
+        // Until it is taken in again.
+        let record = Member { id: 1, ..Member::default() };
+        let taken_in = Membership::new(vec![[1].into()], BTreeMap::from([(1, record)])).unwrap();
+        let at = convert::log_id(LogPosition { term: 1, index: 9 });
+        let taken_in = StoredMembership::new(Some(at), taken_in);
+        directory.learn(&taken_in, &StoredMembership::default());
+        assert!(!*removed.borrow_and_update());
     }
 }

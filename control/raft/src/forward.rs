@@ -219,10 +219,10 @@ async fn write(
     pending.lock().close();
 }
 
-/// Ends a while after `leader` stopped leading.
+/// Ends a while after somebody else than `leader` leads.
 async fn deposed(core: &Core, leader: MemberId) {
     let mut metrics = core.raft.server_metrics();
-    while metrics.borrow_watched().current_leader == Some(leader) {
+    while metrics.borrow_watched().current_leader.is_none_or(|now| now == leader) {
         if metrics.changed().await.is_err() {
             break;
         }
@@ -260,15 +260,45 @@ enum Outcome {
     Here,
 }
 
+/// Whom to ask where this member hears of no leader: it may have moved, so that the leader cannot
+/// reach it, while it can reach the others.
+struct Search {
+    since: Instant,
+    hint: Option<MemberId>,
+    asked: usize,
+}
+
+impl Search {
+    fn new() -> Self {
+        Self { since: Instant::now(), hint: None, asked: 0 }
+    }
+
+    /// Nobody while an election may be under way; then whom the last one named, or the next one.
+    fn guess(&mut self, core: &Core) -> Option<MemberId> {
+        if self.since.elapsed() < Duration::from_millis(2 * core.timing.election_max) {
+            return None;
+        }
+        self.hint.take().or_else(|| {
+            let others = core.directory.others();
+            self.asked += 1;
+            others.get(self.asked % others.len().max(1)).map(|member| member.id)
+        })
+    }
+}
+
 /// Has the leader answer, whoever it is; waits for one to be elected.
 async fn ask_leader(core: &Core, ask: &Ask, deadline: Instant) -> Result<Outcome, WireError> {
     let mut why = String::from("there is no leader");
+    let mut search = Search::new();
     loop {
-        let leader = leader(core);
+        let leader = leader(core).or_else(|| search.guess(core));
         match leader {
             Some(leader) if leader == core.id => return Ok(Outcome::Here),
             Some(leader) => match core.forward.ask(core, leader, ask.clone(), deadline).await {
-                Ok(Answer::NotLeader { .. }) => why = "the leader changed".into(),
+                Ok(Answer::NotLeader { leader }) => {
+                    search.hint = leader.filter(|hint| *hint != core.id);
+                    why = "the leader changed".into();
+                }
                 Ok(answer) => return Ok(Outcome::Answer(answer)),
                 Err(Lost::Unsent(reason)) => why = reason,
                 Err(Lost::Unknown(reason)) if is_repeatable(ask) => why = reason,

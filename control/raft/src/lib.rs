@@ -5,6 +5,7 @@
 //! (`network`, `server`) into the state machine (`machine`), which answers. One voter runs the
 //! same code without a network.
 
+mod alone;
 mod config;
 mod directory;
 mod forward;
@@ -22,6 +23,7 @@ mod types;
 mod volatile_sync;
 pub mod wire;
 
+pub use alone::NoPeers;
 pub use config::{OpenError, RaftConfig, Start, Timing};
 pub use machine::{SnapshotData, StateMachine};
 pub use peers::Peers;

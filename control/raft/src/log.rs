@@ -269,8 +269,11 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let stored =
-            wal::Vote { term: vote.leader_id.term, node: vote.leader_id.voted_for, committed: vote.committed };
+        let stored = wal::Vote {
+            term: vote.leader_id.term,
+            node: vote.leader_id.voted_for,
+            committed: vote.committed,
+        };
         self.save(Record::Vote(stored), |memory| memory.vote = Some(*vote)).await
     }
 
@@ -310,7 +313,10 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 }
 
-/// The purge of everything before a whole state that the log knows nothing of.
-pub(crate) fn committed_of(state: &wal::LogState) -> Option<RaftLogId> {
+/// The newest entry that the stream says is committed.
+fn committed_of(state: &wal::LogState) -> Option<RaftLogId> {
     from_wal(state.committed.max(state.purged))
 }
+
+#[cfg(test)]
+mod suite;

@@ -21,7 +21,8 @@ use crate::directory::Directory;
 use crate::log::Log;
 use crate::log::codec::{membership_bytes, membership_from};
 use crate::types::{
-    Member, MemberId, Proposal, RaftLogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, from_wal, to_wal,
+    Member, MemberId, Proposal, RaftLogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, from_wal,
+    to_wal,
 };
 
 /// How long a cut is kept for a transfer that broke.
@@ -33,9 +34,7 @@ pub enum SnapshotData {
     /// What this member sends.
     Cut(Arc<Cut>),
     /// What this member received, whole.
-    Built(Build),
-    /// What the tables hold; it is never sent.
-    Tables,
+    Built(Box<Build>),
 }
 
 type StateSnapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
@@ -84,7 +83,11 @@ impl StateMachine {
         Arc::clone(&self.progress)
     }
 
-    async fn apply_one(&self, id: LogId, payload: EntryPayload<Proposal, MemberId, Member>) -> io::Result<Reply> {
+    async fn apply_one(
+        &self,
+        id: LogId,
+        payload: EntryPayload<Proposal, MemberId, Member>,
+    ) -> io::Result<Reply> {
         // Where the tables' device is full the entry must be applied all the same; new ones are
         // refused before they come here.
         match self.machine.room().await {
@@ -126,18 +129,37 @@ impl StateMachine {
         self.progress.applied.send_replace(self.machine.applied().index);
     }
 
+    /// The newest state, or a cut that another member may still be receiving.
     fn cut(&self) -> io::Result<StateSnapshot> {
         let mut kept = self.progress.cut.lock();
         let purged = self.log.purged();
         let cut = match kept.as_ref() {
-            Some((used, cut)) if used.elapsed() < KEPT && from_wal(cut.applied()) >= purged => Arc::clone(cut),
+            Some((used, cut)) if used.elapsed() < KEPT && from_wal(cut.applied()) >= purged => {
+                Arc::clone(cut)
+            }
             _ => Arc::new(self.machine.cut().map_err(io::Error::other)?),
         };
-        *kept = Some((Instant::now(), Arc::clone(&cut)));
-        let (membership_at, membership) = cut.membership();
-        let meta = meta(cut.applied(), membership_at, &membership)?;
-        Ok(Snapshot { meta, snapshot: SnapshotData::Cut(cut) })
+        // It holds on to pages of the tables: not where nobody can ask for it again.
+        *kept = (!self.log.is_alone()).then(|| (Instant::now(), Arc::clone(&cut)));
+        drop(kept);
+        snapshot_of(cut)
     }
+}
+
+fn snapshot_of(cut: Arc<Cut>) -> io::Result<StateSnapshot> {
+    let (membership_at, membership) = cut.membership();
+    let meta = meta(cut.applied(), membership_at, &membership)?;
+    Ok(Snapshot { meta, snapshot: SnapshotData::Cut(cut) })
+}
+
+/// A build from a cut in this process.
+fn built_from(machine: &Machine, cut: &Cut) -> Result<Build, StorageError> {
+    const FRAME: usize = 1 << 20;
+    let mut build = machine.begin_build(cut.id())?;
+    while let Some((frame, cursor)) = cut.frame(&build.cursor(), FRAME)? {
+        build.push(&frame, cursor)?;
+    }
+    Ok(build)
 }
 
 fn meta(applied: LogId, membership_at: LogId, membership: &[u8]) -> io::Result<SnapshotMeta> {
@@ -183,14 +205,21 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
-        let SnapshotData::Built(build) = snapshot else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a snapshot that was not received"));
-        };
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
         let machine = Arc::clone(&self.machine);
         let applied = to_wal(meta.last_log_id);
-        let background = machine.config().background;
-        background.run(move || machine.install(build, applied)).await.map_err(io::Error::other)?;
+        let install = move || {
+            let build = match snapshot {
+                SnapshotData::Built(build) => *build,
+                SnapshotData::Cut(cut) => built_from(&machine, &cut)?,
+            };
+            machine.install(build, applied)
+        };
+        self.machine.config().background.run(install).await.map_err(io::Error::other)?;
         self.log.set_membership(self.id, meta.last_membership.membership());
         self.directory.set_cluster(self.machine.standing().cluster.0);
         self.tell_applied();
@@ -209,11 +238,16 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<StateSnapshot, io::Error> {
-        if !self.progress.checkpoint.swap(false, Ordering::SeqCst) {
+        let is_there = self.progress.checkpoint.swap(false, Ordering::SeqCst);
+        if !is_there {
             self.machine.checkpoint().await.map_err(io::Error::other)?;
         }
-        let at = self.machine.checkpointed();
-        let meta = meta(at.applied, at.membership_at, &at.membership)?;
-        Ok(Snapshot { meta, snapshot: SnapshotData::Tables })
+        let mut snapshot = snapshot_of(Arc::new(self.machine.cut().map_err(io::Error::other)?))?;
+        if is_there {
+            // What is said here lets the log go. The cut, which nobody takes, is newer.
+            let at = self.machine.checkpointed();
+            snapshot.meta = meta(at.applied, at.membership_at, &at.membership)?;
+        }
+        Ok(snapshot)
     }
 }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::{ChangeMembers, Instant as _};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
 use sampan_transport::KeyId;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -268,6 +268,7 @@ async fn here(core: &Core, admin: &Admin) -> Result<Option<Vec<Standing>>, Troub
             if !View::of(core).voters.contains(id) {
                 wait_caught_up(core, *id).await?;
             }
+            patiently(core, |view| plan_promote(view, *id)).await?;
             decide(core, |view| plan_promote(view, *id), Leaving::None).await?;
         }
         Admin::Remove(id) => remove(core, *id).await?,
@@ -286,7 +287,7 @@ async fn settle(core: &Core) -> Result<(), Trouble> {
 }
 
 async fn remove(core: &Core, id: MemberId) -> Result<(), Trouble> {
-    match plan_remove(&View::of(core), id)? {
+    match patiently(core, |view| plan_remove(view, id)).await? {
         Removal::HandOver => {
             transfer(core, None).await?;
             // The next leader is asked to do it.
@@ -298,6 +299,26 @@ async fn remove(core: &Core, id: MemberId) -> Result<(), Trouble> {
                 Removal::HandOver => Err(MembershipError::Busy),
             };
             decide(core, step, Leaving::Entirely).await
+        }
+    }
+}
+
+/// Plans, and where somebody does not answer, again for a moment: a leader that is new has not
+/// heard of everybody yet.
+async fn patiently<T>(
+    core: &Core,
+    plan: impl Fn(&View) -> Result<T, MembershipError>,
+) -> Result<T, MembershipError> {
+    let deadline = Instant::now() + SILENT;
+    loop {
+        let view = View::of(core);
+        match plan(&view) {
+            Err(MembershipError::QuorumLost { .. } | MembershipError::NotCaughtUp { .. })
+                if view.voters.len() > 1 && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(SILENT / 20).await;
+            }
+            planned => return planned,
         }
     }
 }
@@ -355,14 +376,21 @@ fn trouble(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Troubl
     }
 }
 
-/// Waits until a member has caught up.
+/// Waits until a member has everything that was there when this was called, and not much less
+/// than everything by then.
 async fn wait_caught_up(core: &Core, id: MemberId) -> Result<(), Trouble> {
     let deadline = Instant::now() + CATCH_UP_WITHIN;
+    let goal = View::of(core).last;
     let mut metrics = core.raft.metrics();
     loop {
         let view = View::of(core);
+        let matched = view.matched.get(&id).copied().unwrap_or_default();
         let behind = match caught_up(&view, view.known(id)?) {
-            Ok(()) => return Ok(()),
+            Ok(()) if id == view.me || matched >= goal => return Ok(()),
+            Ok(()) => MembershipError::NotCaughtUp {
+                name: view.name(id),
+                lag: format!("{} entries of the log", goal - matched),
+            },
             Err(behind) => behind,
         };
         if forward::leader(core) != Some(core.id) {
@@ -378,7 +406,7 @@ async fn wait_caught_up(core: &Core, id: MemberId) -> Result<(), Trouble> {
 }
 
 async fn transfer(core: &Core, to: Option<MemberId>) -> Result<(), Trouble> {
-    let Some(to) = plan_transfer(&View::of(core), to)? else { return Ok(()) };
+    let Some(to) = patiently(core, |view| plan_transfer(view, to)).await? else { return Ok(()) };
     let unavailable = |why: String| Trouble::Refused(MembershipError::Unavailable { why });
     core.raft.trigger().transfer_leader(to).await.map_err(|fatal| unavailable(fatal.to_string()))?;
     let mut metrics = core.raft.server_metrics();
@@ -405,6 +433,27 @@ pub(crate) async fn hand_over(core: &Core) {
         Ok(()) => tracing::info!("another member leads now"),
         Err(Trouble::NotLeader) => {}
         Err(Trouble::Refused(error)) => tracing::warn!(%error, "leadership is not handed over"),
+    }
+}
+
+/// Tells the others where this member is now, where the membership has it elsewhere.
+pub(crate) async fn announce(core: Arc<Core>, member: Member) {
+    loop {
+        let known = core.directory.member(core.id);
+        if known.as_ref().is_some_and(|known| known.addresses == member.addresses) {
+            return;
+        }
+        if let Some(known) = known {
+            let moved = Member { addresses: member.addresses.clone(), ..known };
+            match change(&core, Admin::Update(moved)).await {
+                Ok(_) => {
+                    tracing::info!(addresses = ?member.addresses, "the others know where this member is")
+                }
+                Err(MembershipError::Invalid { .. } | MembershipError::NotMember { .. }) => return,
+                Err(error) => tracing::debug!(%error, "the others do not know yet where this member is"),
+            }
+        }
+        tokio::time::sleep(SILENT).await;
     }
 }
 

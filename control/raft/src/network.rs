@@ -62,7 +62,7 @@ impl Network {
             member: member.clone(),
             directory: Arc::clone(&self.directory),
             peers: Arc::clone(&self.peers),
-            background: self.background.clone(),
+            background: self.background,
         };
         Client { ends, lane, idle: Mutex::default() }
     }

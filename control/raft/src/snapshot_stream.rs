@@ -180,7 +180,7 @@ async fn accept(core: &Arc<Core>, link: &mut Link, begin: SnapshotBegin) -> Resu
         Err(trouble) => return Err(trouble),
     }
     let build = build.ok_or_else(|| PeerError::broken(link.member, "the build is gone"))?;
-    let snapshot = Snapshot { meta, snapshot: SnapshotData::Built(build) };
+    let snapshot = Snapshot { meta, snapshot: SnapshotData::Built(Box::new(build)) };
     install(core, link, vote, snapshot).await
 }
 

@@ -250,7 +250,8 @@ impl Core {
 
     /// Waits until the entry of an index, as openraft counts, is applied here.
     pub(crate) async fn applied_index(&self, index: u64, deadline: Instant) -> Result<(), StorageError> {
-        self.applied(deadline, |machine| machine.applied() > LogId { term: machine.applied().term, index }).await
+        self.applied(deadline, |machine| machine.applied() > LogId { term: machine.applied().term, index })
+            .await
     }
 
     /// Waits until a revision is there.

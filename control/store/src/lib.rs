@@ -31,11 +31,11 @@ mod types;
 pub mod wal;
 mod watch;
 
-pub use disk::{Disk, DiskFaults, DiskOp};
 pub use command::{ClusterId, Command, Effect};
+pub use disk::{Disk, DiskFaults, DiskOp};
 pub use durable::{
-    Applied, Background, Build, Compaction, Cut, DurableConfig, DurableLog, Forget, Machine, OpenError, Opened,
-    Prepared, Standing, Stats,
+    Applied, Background, Build, Compaction, Cut, DurableConfig, DurableLog, Forget, Machine, OpenError,
+    Opened, Prepared, Standing, Stats,
 };
 pub use machine::Answer;
 pub use memory::MemoryStore;

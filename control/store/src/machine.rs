@@ -17,8 +17,8 @@ use crate::evaluate::{self, Change, Lookup, Outcome, Step};
 use crate::event::decoded;
 use crate::hub::Hub;
 use crate::layer::{Layer, Tombstones};
-use crate::record::{Head, Kind, Pos, Record};
 use crate::read::Reader;
+use crate::record::{Head, Kind, Pos, Record};
 use crate::snapshot::{Header, REVISION_LEAP};
 use crate::span::Span;
 use crate::storage::StorageError;
@@ -303,8 +303,9 @@ impl Core {
         revision
     }
 
-    /// A leader begins; returns the revision.
-    pub(crate) fn reign(&self, cluster: ClusterId, skip: bool) -> u64 {
+    /// A leader begins; returns the revision. `again` where it began before a restart: what it had
+    /// in memory is gone.
+    pub(crate) fn reign(&self, cluster: ClusterId, skip: bool, again: bool) -> u64 {
         let revision = {
             let mut state = self.state.write();
             let position = &mut state.position;
@@ -313,7 +314,7 @@ impl Core {
             }
             position.revision = position.revision.max(position.reserved) + u64::from(skip);
             let revision = position.revision;
-            if skip && !state.volatile_whole {
+            if skip && !again && !state.volatile_whole {
                 state.volatile_oldest = revision;
                 state.volatile_whole = true;
             }

@@ -88,7 +88,8 @@ pub fn membership_from(bytes: &[u8]) -> io::Result<Membership<MemberId, Member>>
         return Ok(Membership::default());
     }
     let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
-    let Members { configs, nodes } = postcard::from_bytes(bytes).map_err(|error| invalid(error.to_string()))?;
+    let Members { configs, nodes } =
+        postcard::from_bytes(bytes).map_err(|error| invalid(error.to_string()))?;
     Membership::new(configs, nodes).map_err(|error| invalid(error.to_string()))
 }
 
@@ -120,8 +121,11 @@ mod tests {
 
     #[test]
     fn volatile_changes_are_written_as_forgotten() {
-        let command = Command::Volatile { effects: vec![sampan_store::Effect::Delete { key: Bytes::from_static(b"k") }] };
-        let volatile = Entry { log_id: from_wal(id(4)).unwrap(), payload: EntryPayload::Normal(Proposal::new(command)) };
+        let command = Command::Volatile {
+            effects: vec![sampan_store::Effect::Delete { key: Bytes::from_static(b"k") }],
+        };
+        let volatile =
+            Entry { log_id: from_wal(id(4)).unwrap(), payload: EntryPayload::Normal(Proposal::new(command)) };
         let stored = entry(id(4), &stored_payload_of(&volatile).unwrap()).unwrap();
         assert_eq!(stored.payload, EntryPayload::Normal(Proposal::new(Command::Forgotten)));
     }

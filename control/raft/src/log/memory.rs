@@ -128,3 +128,69 @@ impl Memory {
         upto
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64) -> Entry {
+        codec::entry(LogId { term: 1, index }, &Command::Blank.to_bytes().unwrap()).unwrap()
+    }
+
+    fn memory(upto: u64) -> Memory {
+        let mut memory = Memory::default();
+        memory.append(&(1..=upto).map(entry).collect::<Vec<_>>());
+        memory
+    }
+
+    fn indexes(entries: &[Entry]) -> Vec<u64> {
+        entries.iter().map(|entry| entry.log_id.index).collect()
+    }
+
+    #[test]
+    fn reads_stop_at_the_limit_but_never_before_the_first() {
+        let mut memory = memory(6);
+        memory.purge(entry(2).log_id);
+        let each = codec::weight(&entry(1));
+        // range, limit, found; openraft counts from 0
+        let table = [
+            (0..100, usize::MAX, vec![2, 3, 4, 5]),
+            (3..5, usize::MAX, vec![3, 4]),
+            (3..100, 2 * each, vec![3, 4]),
+            (3..100, 1, vec![3]),
+            (6..100, usize::MAX, vec![]),
+        ];
+        for (range, limit, found) in table {
+            assert_eq!(indexes(&memory.read(&range, limit)), found, "{range:?} {limit}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_tables_is_let_go_but_for_a_tail() {
+        let memory = memory(6);
+        let each = codec::weight(&entry(1));
+        let at = |index| LogId { term: 1, index };
+        // checkpointed, tail, purgeable
+        let table = [
+            (0, 0, None),
+            (4, 0, Some(3)),
+            (6, 0, Some(5)),
+            (6, 2 * each, Some(3)),
+            (6, 100 * each, None),
+            (2, 2 * each, Some(1)),
+        ];
+        for (checkpointed, tail, upto) in table {
+            assert_eq!(memory.purgeable(at(checkpointed), tail), upto, "{checkpointed} {tail}");
+        }
+    }
+
+    #[test]
+    fn bytes_come_and_go_with_the_entries() {
+        let mut memory = memory(6);
+        memory.take_back(entry(3).log_id);
+        memory.truncate_after(Some(entry(4).log_id));
+        assert_eq!(memory.last(), Some(entry(4).log_id));
+        memory.purge(entry(9).log_id);
+        assert_eq!((memory.bytes, memory.last()), (0, Some(entry(9).log_id)));
+    }
+}

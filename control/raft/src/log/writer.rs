@@ -6,9 +6,9 @@
 //! A member of many cannot: others may have them already. It waits for space.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::EntryPayload;
@@ -181,9 +181,9 @@ impl Writer {
                     for entry in &entries {
                         batch.must_sync |= !alone || !codec::is_volatile(entry);
                         match codec::stored_payload_of(entry) {
-                            Ok(payload) => batch
-                                .records
-                                .push(Record::Entry { id: to_wal(Some(entry.log_id)), payload }),
+                            Ok(payload) => {
+                                batch.records.push(Record::Entry { id: to_wal(Some(entry.log_id)), payload })
+                            }
                             Err(error) => failed = Some(error),
                         }
                     }
@@ -279,9 +279,8 @@ impl Writer {
         let mut memory = shared.memory.lock();
         let entries = memory.read(&.., usize::MAX);
         let by_id = |id: &LogId| entries.iter().find(|entry| to_wal(Some(entry.log_id)) == *id);
-        let kept = |id: &LogId| {
-            by_id(id).is_none_or(|entry| matches!(entry.payload, EntryPayload::Membership(_)))
-        };
+        let kept =
+            |id: &LogId| by_id(id).is_none_or(|entry| matches!(entry.payload, EntryPayload::Membership(_)));
         if self.put_off.iter().any(|record| matches!(record, Record::Entry { id, .. } if kept(id))) {
             return false;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use sampan_store::{Forget, Revision};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Core, TAIL_BYTES};
 
@@ -65,27 +65,38 @@ fn snapshot_covers(metrics: &DataMetrics, upto: u64) -> bool {
     metrics.borrow_watched().snapshot.is_some_and(|snapshot| snapshot.index >= upto)
 }
 
+/// How long a cut that nobody asks for stays, about.
+const ROUND: Duration = Duration::from_secs(60);
+
 /// Forgets history on time. The leader proposes it; what lives in memory only everybody forgets
 /// alone.
 pub(super) async fn forget(core: Arc<Core>) {
     let interval = core.machine.config().compaction.interval;
     let mut sampled = core.machine.revision().0;
+    let mut due = Instant::now() + interval;
     loop {
-        sleep(if interval.is_zero() { Duration::from_secs(60) } else { interval }).await;
+        let round = Instant::now() + ROUND;
+        sleep_until(if interval.is_zero() { round } else { due.min(round) }).await;
         core.progress.drop_old_cut();
-        if !interval.is_zero() {
-            let newest = core.machine.revision().0;
-            match core.machine.to_forget(sampled) {
-                Forget::All { revision } if core.leadership.borrow().mine => {
-                    if let Err(error) = core.propose_compact(Revision(revision)).await {
-                        tracing::debug!(?error, "history is forgotten later");
-                    }
-                }
-                Forget::Volatile { revision } => core.machine.forget_volatile(revision),
-                Forget::All { .. } | Forget::Nothing => {}
-            }
-            sampled = newest;
+        if interval.is_zero() || Instant::now() < due {
+            continue;
         }
+        due = Instant::now() + interval;
+        let newest = core.machine.revision().0;
+        forget_before(&core, sampled).await;
+        sampled = newest;
         core.machine.keep_house();
+    }
+}
+
+async fn forget_before(core: &Core, sampled: u64) {
+    match core.machine.to_forget(sampled) {
+        Forget::All { revision } if core.leadership.borrow().mine => {
+            if let Err(error) = core.propose_compact(Revision(revision)).await {
+                tracing::debug!(?error, "history is forgotten later");
+            }
+        }
+        Forget::Volatile { revision } => core.machine.forget_volatile(revision),
+        Forget::All { .. } | Forget::Nothing => {}
     }
 }

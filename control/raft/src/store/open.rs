@@ -20,7 +20,7 @@ use crate::forward::Forwarder;
 use crate::log::Log;
 use crate::log::codec::membership_from;
 use crate::machine::StateMachine;
-use crate::membership::Changes;
+use crate::membership::{self, Changes};
 use crate::network::Network;
 use crate::peers::Peers;
 use crate::reads::Reads;
@@ -42,7 +42,11 @@ impl RaftStore {
     /// # Errors
     /// [`OpenError`]: nothing was changed in the directory, but for a group that
     /// [`Start::ForceNew`] has formed anew.
-    pub async fn open(config: RaftConfig, start: Start, peers: Arc<dyn Peers>) -> Result<Arc<Self>, OpenError> {
+    pub async fn open(
+        config: RaftConfig,
+        start: Start,
+        peers: Arc<dyn Peers>,
+    ) -> Result<Arc<Self>, OpenError> {
         let opened = Machine::open(config.store.clone()).await?;
         Self::open_over(config, opened, start, peers).await
     }
@@ -112,17 +116,18 @@ impl RaftStore {
         });
         guard.pass_on();
         let store = Arc::new(Self { core: Arc::clone(&core), tasks: Mutex::default() });
-        store.begin(&core).await?;
+        store.begin(&core, config.member).await?;
         Ok(store)
     }
 
-    async fn begin(&self, core: &Arc<Core>) -> Result<(), OpenError> {
+    async fn begin(&self, core: &Arc<Core>, member: Member) -> Result<(), OpenError> {
         let follow = Arc::clone(&core.directory).follow(core.raft.server_metrics());
         self.tasks.lock().extend([
             tokio::spawn(follow),
             tokio::spawn(reign::follow(Arc::clone(core))),
             tokio::spawn(keeper::purge(Arc::clone(core))),
             tokio::spawn(keeper::forget(Arc::clone(core))),
+            tokio::spawn(membership::announce(Arc::clone(core), member)),
         ]);
         if !core.log.is_alone() {
             volatile_sync::at_start(core).await;
@@ -192,7 +197,9 @@ fn place(id: MemberId, members: &Members, start: Start) -> Place {
         Start::Bootstrap | Start::Join if known.contains(&id) => Place::Stays,
         // One that was alone and has another key now: nobody can mistake it.
         Start::Bootstrap if known.len() == 1 => Place::Founds,
-        Start::Bootstrap | Start::Join => Place::Foreign { found: known.first().copied().unwrap_or_default() },
+        Start::Bootstrap | Start::Join => {
+            Place::Foreign { found: known.first().copied().unwrap_or_default() }
+        }
     }
 }
 
@@ -213,7 +220,9 @@ async fn take_place(
     let id = config.member.id;
     match place(id, &members, start) {
         Place::Stays => Ok(members),
-        Place::Foreign { found } => Err(OpenError::Foreign { dir: dir(), found, cluster: standing.cluster, id }),
+        Place::Foreign { found } => {
+            Err(OpenError::Foreign { dir: dir(), found, cluster: standing.cluster, id })
+        }
         Place::Founds => {
             let alone = alone(&config.member).map_err(unusable)?;
             let (vote, entry) = founding(id, &alone, log, standing.applied).map_err(unusable)?;
@@ -232,12 +241,7 @@ fn alone(member: &Member) -> std::io::Result<Members> {
 
 /// The vote and the entry that a group of one member begins with, behind everything that its log
 /// has.
-fn founding(
-    id: MemberId,
-    alone: &Members,
-    log: &Log,
-    applied: LogId,
-) -> std::io::Result<(wal::Vote, Entry)> {
+fn founding(id: MemberId, alone: &Members, log: &Log, applied: LogId) -> std::io::Result<(wal::Vote, Entry)> {
     let last = to_wal(log.last()).max(applied);
     let voted = log.vote().map_or(0, |vote| vote.leader_id.term);
     let term = last.term.max(voted) + 1;
@@ -252,7 +256,8 @@ mod tests {
     use super::*;
 
     fn members(ids: &[MemberId]) -> Members {
-        let nodes: BTreeMap<_, _> = ids.iter().map(|id| (*id, Member { id: *id, ..Member::default() })).collect();
+        let nodes: BTreeMap<_, _> =
+            ids.iter().map(|id| (*id, Member { id: *id, ..Member::default() })).collect();
         Membership::new(vec![ids.iter().copied().collect()], nodes).unwrap()
     }
 

@@ -108,6 +108,15 @@ async fn begin(core: &Arc<Core>, term: u64) -> bool {
     let full = match core.write(Command::Reign { cluster, skip }).await {
         Ok(_) => {
             volatile_sync::on_reign(core).await;
+            let still = {
+                let metrics = core.raft.server_metrics();
+                let now = metrics.borrow_watched();
+                now.current_leader == Some(core.id) && now.vote.leader_id.term == term
+            };
+            if !still {
+                // Somebody else brought it to its end; what follows says who.
+                return true;
+            }
             let leader = Some(core.id);
             core.leadership.send_replace(Leadership { leader, term, mine: true, full: false });
             tracing::info!(term, cluster = %core.cluster(), "this member leads");

@@ -109,14 +109,11 @@ pub(crate) fn append(request: &AppendEntriesRequest<TypeConfig>) -> Result<Appen
 /// # Errors
 /// As [`raft_entry`], and where the entries do not follow each other.
 pub(crate) fn raft_append(append: Append) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
-    let mut next = append.previous.map_or(0, |position| position.index + 1);
-    for entry in &append.entries {
-        if entry.position.index != next {
-            return Err(WireError::Malformed {
-                what: "the entries of an append do not follow each other".into(),
-            });
-        }
-        next += 1;
+    let first = append.previous.map_or(0, |position| position.index + 1);
+    if append.entries.iter().zip(first..).any(|(entry, expected)| entry.position.index != expected) {
+        return Err(WireError::Malformed {
+            what: "the entries of an append do not follow each other".into(),
+        });
     }
     Ok(AppendEntriesRequest {
         vote: raft_vote(append.vote),

@@ -180,8 +180,13 @@ fn the_bytes_of_openings_and_errors_are_pinned() {
 mod converted {
     use openraft::raft::{StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteResponse};
 
-    use super::super::convert::*;
-    use super::*;
+    use super::super::convert::{
+        append, appended, entry, log_id, membership, raft_append, raft_appended, raft_membership,
+        raft_transfer, raft_transferred, raft_vote, raft_vote_answer, raft_vote_request, transfer,
+        transferred, vote, vote_answer, vote_request,
+    };
+    use super::super::{Append, Appended, Entry, LogPosition, MembershipRecord, Vote, VoteRequest};
+    use super::{Bytes, at, member};
 
     #[test]
     fn votes_and_transfers_come_back() {
@@ -230,11 +235,11 @@ mod converted {
     fn appends_with_a_gap_are_refused() {
         let payload = wire_blank();
         let blank = |index| Entry { position: LogPosition { term: 1, index }, payload: payload.clone() };
-        let append = |entries| Append { vote: super::vote(), previous: at(1, 4), entries, commit: at(1, 4) };
-        let good = append(vec![blank(5), blank(6)]);
-        assert_eq!(super::super::convert::append(&raft_append(good.clone()).unwrap()).unwrap(), good);
-        assert!(raft_append(append(vec![blank(5), blank(7)])).is_err());
-        assert!(raft_append(append(vec![blank(4)])).is_err());
+        let sent = |entries| Append { vote: super::vote(), previous: at(1, 4), entries, commit: at(1, 4) };
+        let good = sent(vec![blank(5), blank(6)]);
+        assert_eq!(append(&raft_append(good.clone()).unwrap()).unwrap(), good);
+        assert!(raft_append(sent(vec![blank(5), blank(7)])).is_err());
+        assert!(raft_append(sent(vec![blank(4)])).is_err());
     }
 
     #[test]

@@ -1,16 +1,11 @@
-//! Both stores keep the promises of the seam, the durable one also when it is tiny.
+//! A member that is alone keeps the promises of the seam, also when it is tiny.
 
 use std::sync::Arc;
 
+use sampan_store::DurableConfig;
 use sampan_store::conformance::{Store, run_all};
-use sampan_store::{DurableConfig, MemoryStore};
 
 use crate::support::{open, small};
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_store_in_memory_keeps_the_promises() {
-    run_all(|| async { Arc::new(MemoryStore::new()) as Store }).await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_durable_store_keeps_the_promises() {

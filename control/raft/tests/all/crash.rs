@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use sampan_store::{DurableConfig, DurableStore, KeyValue, Op, Revision, Storage, Txn};
+use sampan_raft::RaftStore;
+use sampan_store::{DurableConfig, KeyValue, Op, Revision, Storage, Txn};
 
 use crate::support::{all, bytes, delete, noise, open, put, small};
 
@@ -114,7 +115,7 @@ impl Told {
         }
     }
 
-    async fn check(&mut self, store: &DurableStore, round: usize) {
+    async fn check(&mut self, store: &RaftStore, round: usize) {
         assert!(store.revision().0 >= self.newest, "round {round}: revisions go back");
         let found = all(store).await;
         for writer in 0..WRITERS {
@@ -185,7 +186,7 @@ fn tell(writer: u64, write: u64, revision: Revision) {
     out.flush().unwrap();
 }
 
-async fn write_on(store: Arc<DurableStore>, writer: u64, from: u64) {
+async fn write_on(store: Arc<RaftStore>, writer: u64, from: u64) {
     for write in from + 1.. {
         let op = |side| Op::Put { key: bytes(format!("/pair/{side}/{writer}")), value: value(write).into() };
         let txn = Txn { success: vec![op(0), op(1)], ..Txn::default() };
@@ -195,7 +196,7 @@ async fn write_on(store: Arc<DurableStore>, writer: u64, from: u64) {
 }
 
 /// Revisions used in memory must not be used again either.
-async fn write_in_memory(store: Arc<DurableStore>) {
+async fn write_in_memory(store: Arc<RaftStore>) {
     for write in 0.. {
         let revision = put(&*store, "/volatile/x", "x").await;
         tell(WRITERS, write, revision);
@@ -204,7 +205,7 @@ async fn write_in_memory(store: Arc<DurableStore>) {
 }
 
 /// Keys that come and go, checkpoints in between.
-async fn write_elsewhere(store: Arc<DurableStore>) {
+async fn write_elsewhere(store: Arc<RaftStore>) {
     for write in 0_u64.. {
         let key = format!("/other/{}", write % 13);
         put(&*store, &key, noise(write, 700)).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sampan_store::{DurableConfig, DurableStore, OpenError, Storage};
+use sampan_store::{DurableConfig, OpenError, Storage};
 
 use crate::directory::{everything, refusal};
 use crate::support::{all, get, noise, open, put, small};
@@ -44,7 +44,7 @@ async fn a_damaged_database_is_named_and_the_last_good_snapshot_offered_and_used
     assert!(text.contains("state.redb is damaged") && text.contains("last-good.snapshot"), "{text}");
     assert_eq!(everything(dir.path()), before, "nothing changed");
 
-    let store = DurableStore::rebuild(config.clone(), snapshot).await.unwrap();
+    let store = crate::support::try_rebuild(&config, snapshot).await.unwrap();
     assert_eq!(all(&store).await.len(), 300);
     assert!(store.revision().0 > 1_000_000, "revisions never go back, whatever was lost");
     put(&store, "/k/new", "1").await;
@@ -109,7 +109,7 @@ async fn a_snapshot_that_is_none_rebuilds_nothing() {
     filled(&config).await;
     let not = dir.path().join("damaged-note");
     std::fs::write(&not, b"not a snapshot").unwrap();
-    let error = DurableStore::rebuild(config.clone(), &not).await.unwrap_err();
+    let error = crate::support::try_rebuild(&config, &not).await.unwrap_err();
     assert!(matches!(error, OpenError::Snapshot { .. }), "{error:?}");
     assert!(get(&open(&config).await, "/k/000").await.is_some(), "the store is as it was");
 }
@@ -121,7 +121,7 @@ async fn a_snapshot_makes_a_new_store_elsewhere() {
     filled(&config).await;
     let elsewhere = small(&dir.path().join("b"));
     let snapshot = dir.path().join("a/last-good.snapshot");
-    let store = DurableStore::rebuild(elsewhere.clone(), &snapshot).await.unwrap();
+    let store = crate::support::try_rebuild(&elsewhere, &snapshot).await.unwrap();
     assert_eq!(all(&store).await.len(), 300);
     drop(store);
     assert_eq!(all(&open(&elsewhere).await).await.len(), 300);

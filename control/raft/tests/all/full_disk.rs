@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use sampan_store::{DiskFaults, DiskOp, DurableConfig, DurableStore, StorageError};
+use sampan_raft::RaftStore;
+use sampan_store::{DiskFaults, DiskOp, DurableConfig, StorageError};
 
 use crate::support::{all, get, noise, open, put, small, try_put};
 
@@ -44,7 +45,7 @@ fn config(dir: &Path, device: &Arc<Device>) -> DurableConfig {
     config
 }
 
-async fn put_when_there_is_space(store: &DurableStore, key: &str, value: &[u8]) {
+async fn put_when_there_is_space(store: &RaftStore, key: &str, value: &[u8]) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         match try_put(store, key, value).await {

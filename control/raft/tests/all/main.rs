@@ -1,4 +1,4 @@
-//! Behaviour of the stores as a whole: conformance, a model, restarts, crashes, damage.
+//! A member that is alone, as a whole: conformance, a model, restarts, crashes, damage.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +13,9 @@ mod crash;
 mod damage;
 mod directory;
 mod durable;
+mod format;
 mod full_disk;
 mod model;
 mod sealing;
+mod single;
 mod support;

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::StreamExt;
 use proptest::prelude::*;
+use sampan_raft::RaftStore;
 use sampan_store::{
-    Compare, DurableConfig, DurableStore, KeyValue, MemoryStore, Op, OpResult, RangeRequest, RangeResponse,
-    Revision, Storage, StorageError, Txn, TxnResponse, WatchEvent, WatchRequest,
+    Compare, DurableConfig, KeyValue, MemoryStore, Op, OpResult, RangeRequest, RangeResponse, Revision,
+    Storage, StorageError, Txn, TxnResponse, WatchEvent, WatchRequest,
 };
 
 use crate::support::{noise, small};
@@ -198,12 +199,12 @@ fn action() -> impl Strategy<Value = Action> {
 struct Stores {
     model: Model,
     memory: MemoryStore,
-    durable: Option<DurableStore>,
+    durable: Option<RaftStore>,
     config: DurableConfig,
 }
 
 impl Stores {
-    fn durable(&self) -> &DurableStore {
+    fn durable(&self) -> &RaftStore {
         self.durable.as_ref().unwrap()
     }
 
@@ -233,7 +234,7 @@ impl Stores {
                     self.durable().close().await.unwrap();
                 }
                 self.durable = None;
-                self.durable = Some(DurableStore::open(self.config.clone()).await.unwrap());
+                self.durable = Some(crate::support::try_open(&self.config).await.unwrap());
             }
         }
         for store in self.both() {
@@ -334,7 +335,7 @@ proptest! {
             let mut config = small(dir.path());
             config.checkpoint_bytes = 16 << 10;
             config.sealed_prefixes = vec!["/r/g/b/".into()];
-            let durable = Some(DurableStore::open(config.clone()).await.unwrap());
+            let durable = Some(crate::support::try_open(&config).await.unwrap());
             let mut stores = Stores { model: Model::new(), memory: MemoryStore::new(), durable, config };
             for action in actions {
                 stores.act(action).await;

@@ -3,9 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use sampan_store::{
-    Compare, DurableConfig, DurableStore, OpenError, RangeRequest, Storage, StorageError, Txn,
-};
+use sampan_store::{Compare, DurableConfig, OpenError, RangeRequest, Storage, StorageError, Txn};
 
 use crate::directory::{everything, refusal};
 use crate::support::{all, bytes, get, open, put, put_txn, small};
@@ -162,5 +160,5 @@ async fn a_snapshot_sealed_with_other_keys_is_refused_before_anything_changes() 
     let found = other.range(RangeRequest::prefix(bytes("/"))).await.unwrap();
     assert_eq!(found.kvs.len(), 1);
     drop(other);
-    assert!(DurableStore::open(config(elsewhere.path())).await.is_ok());
+    assert!(crate::support::try_open(&config(elsewhere.path())).await.is_ok());
 }

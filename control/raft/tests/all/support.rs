@@ -1,11 +1,13 @@
 //! What the tests share: small stores, short words for common requests.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sampan_raft::{Member, NoPeers, RaftConfig, RaftStore, Start};
 use sampan_store::{
-    DurableConfig, DurableStore, KeyValue, Op, RangeRequest, Revision, Storage, StorageError, Txn,
+    DurableConfig, KeyValue, Op, OpenError, RangeRequest, Revision, Storage, StorageError, Txn,
 };
 
 /// A store so small that a test sees segments and generations come and go.
@@ -19,8 +21,30 @@ pub(crate) fn small(dir: &Path) -> DurableConfig {
     config
 }
 
-pub(crate) async fn open(config: &DurableConfig) -> DurableStore {
-    DurableStore::open(config.clone()).await.unwrap()
+/// A member that is alone.
+pub(crate) fn member(config: &DurableConfig) -> RaftConfig {
+    let member = Member { id: 7, name: "alone".into(), addresses: Vec::new(), key: [7; 32] };
+    RaftConfig::new(config.clone(), member)
+}
+
+fn alone(opened: Result<Arc<RaftStore>, sampan_raft::OpenError>) -> Result<RaftStore, OpenError> {
+    match opened {
+        Ok(store) => Ok(Arc::into_inner(store).expect("nobody else holds it")),
+        Err(sampan_raft::OpenError::Store(error)) => Err(error),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+pub(crate) async fn try_open(config: &DurableConfig) -> Result<RaftStore, OpenError> {
+    alone(RaftStore::open(member(config), Start::Bootstrap, Arc::new(NoPeers)).await)
+}
+
+pub(crate) async fn try_rebuild(config: &DurableConfig, snapshot: &Path) -> Result<RaftStore, OpenError> {
+    alone(RaftStore::rebuild(member(config), snapshot, Arc::new(NoPeers)).await)
+}
+
+pub(crate) async fn open(config: &DurableConfig) -> RaftStore {
+    try_open(config).await.unwrap()
 }
 
 pub(crate) fn bytes(text: impl AsRef<[u8]>) -> Bytes {

@@ -63,6 +63,9 @@ pub struct Opened {
 pub struct Machine {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The log's last entry when it was opened: what comes up to here was applied before, and
+    /// what it did in memory is gone.
+    replayed: LogId,
 }
 
 /// A transaction that keeps the rules, its values in their envelopes.
@@ -231,6 +234,9 @@ impl Machine {
         match self.apply_locked(id, command) {
             Ok(applied) => {
                 shared.core.state.write().position.applied = id;
+                if matches!(command, Command::Volatile { .. } | Command::Forgotten) {
+                    shared.passed.fetch_add(command.weight(), Ordering::Relaxed);
+                }
                 shared.freeze_if_full();
                 Ok(applied)
             }
@@ -244,9 +250,7 @@ impl Machine {
     fn apply_locked(&self, id: LogId, command: &Command) -> Result<Applied, StorageError> {
         let core = &self.shared.core;
         Ok(match command {
-            Command::Txn { floor, txn } => {
-                Applied::Txn(core.apply_txn(&Reader::new(core), *floor, txn)?)
-            }
+            Command::Txn { floor, txn } => Applied::Txn(core.apply_txn(&Reader::new(core), *floor, txn)?),
             Command::Reserve { upto } => {
                 core.reserve(*upto);
                 Applied::Nothing
@@ -264,7 +268,10 @@ impl Machine {
             }
             Command::Volatile { effects } => Applied::Revision(core.apply_effects(effects)?),
             Command::Forgotten => Applied::Revision(core.skip_revision()),
-            Command::Reign { cluster, skip } => Applied::Revision(core.reign(*cluster, *skip)),
+            Command::Reign { cluster, skip } => {
+                let again = id.index <= self.replayed.index;
+                Applied::Revision(core.reign(*cluster, *skip, again))
+            }
         })
     }
 
@@ -491,3 +498,6 @@ fn end(shared: &Shared, thread: Option<JoinHandle<()>>) {
     let _writer = shared.writer.lock();
     shared.end();
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::disk::Disk;
 use crate::machine::{Core, State};
 use crate::storage::StorageError;
 use crate::tables::Tables;
-use crate::wal::Wal;
+use crate::wal::{LogId, Wal};
 
 /// Opens the machine; blocks.
 pub(super) fn open(config: DurableConfig) -> Result<Opened, OpenError> {
@@ -43,7 +43,8 @@ pub(super) fn open_in(mut dir: DataDir, config: DurableConfig) -> Result<Opened,
         // What a restore or a transfer that did not come to its end left.
         let _ = std::fs::remove_file(leftover);
     }
-    let machine = start(Shared::new(Arc::new(core), dir, config, disks, tables))?;
+    let replayed = wal.state().last;
+    let machine = start(Shared::new(Arc::new(core), dir, config, disks, tables), replayed)?;
     Ok(Opened { machine, wal, entries: recovered.entries })
 }
 
@@ -65,7 +66,12 @@ fn open_tables(dir: &DataDir, config: &DurableConfig, disk: &Disk) -> Result<Tab
 }
 
 /// The state as the tables have it; those who order the commands bring it up to date.
-fn core(dir: &DataDir, config: &DurableConfig, codec: Arc<Codec>, tables: &Tables) -> Result<Core, OpenError> {
+fn core(
+    dir: &DataDir,
+    config: &DurableConfig,
+    codec: Arc<Codec>,
+    tables: &Tables,
+) -> Result<Core, OpenError> {
     let corrupt =
         |error: StorageError| OpenError::corrupt(&dir.tables(), &error.to_string(), dir.kept_snapshot());
     let position = tables.meta().position.clone();
@@ -79,12 +85,12 @@ fn core(dir: &DataDir, config: &DurableConfig, codec: Arc<Codec>, tables: &Table
     Ok(Core::new(state, codec, config.volatile_prefixes.clone()))
 }
 
-fn start(shared: Shared) -> Result<Machine, OpenError> {
+fn start(shared: Shared, replayed: LogId) -> Result<Machine, OpenError> {
     let path = shared.dir.path().to_owned();
     let background = shared.config.background;
     let shared = Arc::new(shared);
     // The machine exists before its thread, so that a failure to start it ends everything.
-    let machine = Machine { shared: Arc::clone(&shared), thread: Mutex::default() };
+    let machine = Machine { shared: Arc::clone(&shared), thread: Mutex::default(), replayed };
     if background == Background::Threads {
         let (jobs, todo) = channel();
         let thread = std::thread::Builder::new()

@@ -22,23 +22,26 @@ impl Machine {
     /// sealed before stay readable, see [`Machine::reseal`].
     pub async fn rotate_key(&self) -> Result<u32, StorageError> {
         let shared = Arc::clone(&self.shared);
-        self.shared.config.background.run(move || {
-            let Some(keys) = shared.core.codec.keys() else {
-                return Err(StorageError::Invalid { why: "the store seals no values".into() });
-            };
-            // Held all along: two rotations must not make the same number.
-            let mut ring = keys.write();
-            let next = ring.with_new_key()?;
-            // The key is safe on disk before the first value is sealed with it.
-            keyfile::save(&shared.config.keys, &next)?;
-            keyfile::prove(&shared.dir, &next).map_err(|error| match error {
-                OpenError::NoSpace { .. } => StorageError::NoSpace,
-                error => StorageError::Unavailable { why: error.to_string() },
-            })?;
-            *ring = next;
-            Ok(ring.newest())
-        })
-        .await
+        self.shared
+            .config
+            .background
+            .run(move || {
+                let Some(keys) = shared.core.codec.keys() else {
+                    return Err(StorageError::Invalid { why: "the store seals no values".into() });
+                };
+                // Held all along: two rotations must not make the same number.
+                let mut ring = keys.write();
+                let next = ring.with_new_key()?;
+                // The key is safe on disk before the first value is sealed with it.
+                keyfile::save(&shared.config.keys, &next)?;
+                keyfile::prove(&shared.dir, &next).map_err(|error| match error {
+                    OpenError::NoSpace { .. } => StorageError::NoSpace,
+                    error => StorageError::Unavailable { why: error.to_string() },
+                })?;
+                *ring = next;
+                Ok(ring.newest())
+            })
+            .await
     }
 
     /// Writes every value under the sealed prefixes that is not sealed with the newest key again,

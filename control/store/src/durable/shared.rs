@@ -1,7 +1,7 @@
 //! What the machine's handle, its checkpoint thread and its readers share, and the steps that
 //! bring the overlay into the tables.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     /// Locked while they are written; gone once the store is closed.
     pub(super) tables: Mutex<Option<Tables>>,
     pub(super) log_bytes: AtomicU64,
+    /// What volatile entries since the last checkpoint take in the memory of the log.
+    pub(super) passed: AtomicUsize,
     pub(super) log: OnceLock<Arc<dyn DurableLog>>,
     pub(super) last_good: Mutex<LastGood>,
     /// To the checkpoint thread, where there is one.
@@ -112,6 +114,7 @@ impl Shared {
             writer: Mutex::new(()),
             tables: Mutex::new(Some(tables)),
             log_bytes: AtomicU64::new(0),
+            passed: AtomicUsize::new(0),
             log: OnceLock::new(),
             last_good: Mutex::new(last_good),
             jobs: Mutex::default(),
@@ -207,7 +210,9 @@ impl Shared {
     /// Begins a checkpoint where the overlay is full. The writer calls this.
     pub(super) fn freeze_if_full(&self) {
         let (overlay, frozen) = self.overlay();
-        if !frozen && self.exceeds(overlay, 1) {
+        // Entries that leave nothing in the tables are let go with a checkpoint only, as all are.
+        let passed = self.passed.load(Ordering::Relaxed) >= self.config.checkpoint_bytes;
+        if !frozen && (passed || self.exceeds(overlay, 1)) {
             self.freeze();
         }
     }
@@ -223,6 +228,7 @@ impl Shared {
         let frozen = Frozen { layer: std::mem::take(&mut state.active), position: state.position.clone() };
         state.frozen = Some(Arc::new(frozen));
         drop(state);
+        self.passed.store(0, Ordering::Relaxed);
         if self.config.background == Background::Inline {
             return self.checkpoint_frozen();
         }

@@ -1,0 +1,159 @@
+//! Three members over QUIC on loopback, with certificates of one authority.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use sampan_raft::{Member, QuicPeers, RaftStore, Start};
+use sampan_transport::{Credentials, Endpoint, EndpointConfig, Identity, SystemClock};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::support::{SOON, config, get, put, put_surely};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name.push(DnType::CommonName, "test authority");
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn identity(authority: &Authority, name: &str) -> Identity {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.distinguished_name.push(DnType::OrganizationName, "sampan:servers");
+    params.distinguished_name.push(DnType::CommonName, format!("sampan:server:{name}"));
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    let chain = params.signed_by(&key, authority).unwrap().pem();
+    Identity::new(Credentials::from_pem(&chain, &key.serialize_pem(), &authority.pem()).unwrap()).unwrap()
+}
+
+struct Server {
+    identity: Identity,
+    member: Member,
+    dir: TempDir,
+    running: Option<Running>,
+}
+
+struct Running {
+    endpoint: Endpoint,
+    store: Arc<RaftStore>,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    fn new(authority: &Authority, name: &str) -> Self {
+        let identity = identity(authority, name);
+        let key = identity.own().key;
+        let member = Member { id: key.member_id(), name: name.into(), addresses: vec![], key: key.0 };
+        Self { identity, member, dir: tempfile::tempdir().unwrap(), running: None }
+    }
+
+    /// Starts, at an address of its own each time.
+    async fn start(&mut self, start: Start) {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let settings = EndpointConfig::new(listen, self.identity.clone(), [7; 64], Arc::new(SystemClock));
+        let endpoint = Endpoint::bind(settings).unwrap();
+        self.member.addresses = vec![endpoint.local_address().to_string()];
+        let peers = Arc::new(QuicPeers::new(endpoint.clone()));
+        let config = config(self.dir.path().to_owned(), self.member.clone());
+        let store = RaftStore::open(config, start, peers).await.unwrap();
+        let accepting = tokio::spawn({
+            let (endpoint, store) = (endpoint.clone(), Arc::clone(&store));
+            async move {
+                while let Some(connection) = endpoint.accept().await {
+                    let store = Arc::clone(&store);
+                    tokio::spawn(async move { store.serve_connection(connection).await });
+                }
+            }
+        });
+        self.running = Some(Running { endpoint, store, accepting });
+    }
+
+    async fn stop(&mut self) {
+        let running = self.running.take().unwrap();
+        running.store.close().await.unwrap();
+        running.endpoint.close("test").await;
+        running.accepting.await.unwrap();
+    }
+
+    fn store(&self) -> &Arc<RaftStore> {
+        &self.running.as_ref().unwrap().store
+    }
+}
+
+async fn leader(servers: &[Server]) -> usize {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let leads =
+            |server: &Server| server.running.as_ref().is_some_and(|r| r.store.leadership().borrow().mine);
+        if let Some(leader) = servers.iter().position(leads) {
+            return leader;
+        }
+        assert!(Instant::now() < deadline, "nobody leads");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_over_quic_survive_the_loss_of_the_leader_and_a_move() {
+    let authority = authority();
+    let mut servers: Vec<_> = ["s1", "s2", "s3"].map(|name| Server::new(&authority, name)).into();
+    servers[0].start(Start::Bootstrap).await;
+    for number in 1..3 {
+        servers[number].start(Start::Join).await;
+        let member = servers[number].member.clone();
+        servers[0].store().add_voter(member).await.unwrap();
+    }
+    for number in 0..3 {
+        put(&**servers[number].store(), &format!("/k/{number}"), "1").await.unwrap();
+    }
+    for server in &servers {
+        for number in 0..3 {
+            assert_eq!(get(&**server.store(), &format!("/k/{number}")).await.as_deref(), Some("1"));
+        }
+    }
+    let large = vec![7; 1 << 20];
+    crate::support::put_bytes(&**servers[1].store(), "/large", large).await.unwrap();
+    let first = leader(&servers).await;
+    servers[first].stop().await;
+    let second = leader(&servers).await;
+    assert_ne!(second, first);
+    put_surely(&**servers[second].store(), "/k/0", "2").await;
+    // It comes back at another address, and the others learn of it.
+    let before = servers[first].member.addresses.clone();
+    servers[first].start(Start::Join).await;
+    assert_ne!(servers[first].member.addresses, before);
+    assert_eq!(get(&**servers[first].store(), "/k/0").await.as_deref(), Some("2"));
+    put(&**servers[first].store(), "/k/0", "3").await.unwrap();
+    for server in &mut servers {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_another_cluster_is_not_taken_in() {
+    let mut ours = Server::new(&authority(), "s1");
+    let mut theirs = Server::new(&authority(), "s2");
+    ours.start(Start::Bootstrap).await;
+    theirs.start(Start::Bootstrap).await;
+    let target = sampan_transport::Target {
+        addresses: ours.member.addresses.clone(),
+        role: sampan_transport::Role::Server,
+        key: None,
+        allow_tcp: false,
+    };
+    let endpoint = &theirs.running.as_ref().unwrap().endpoint;
+    let error = endpoint.connect(&target).await.unwrap_err();
+    assert!(error.to_string().contains("another cluster"), "{error}");
+    ours.stop().await;
+    theirs.stop().await;
+}
