@@ -21,7 +21,7 @@ mod server;
 pub mod stored;
 pub mod validation;
 
-pub use auth::{Attributes, Authorizer, BuiltInAuthorizer, Decision, SERVERS, UserInfo};
+pub use auth::{Attributes, Authorizer, BuiltInAuthorizer, Decision, KEY_EXTRA, SERVERS, UserInfo};
 pub use body::Body;
 pub use endpoints::{NodeConnector, NodeError};
 pub use server::{ApiServer, Config, Contents, DEFAULT_ISSUER, Handover, LocalService, ServerError};

@@ -6,8 +6,10 @@
 
 pub mod events;
 pub mod informer;
+pub mod link;
 pub mod workqueue;
 
 pub use events::{EventType, Recorder};
 pub use informer::{Change, Informer, ObjectKey, Reader};
+pub use link::ApiLink;
 pub use workqueue::WorkQueue;

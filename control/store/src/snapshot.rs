@@ -4,6 +4,8 @@
 //! running on from the frame before, so that nothing can be cut out, doubled or put in. The last
 //! part counts the rows. Values are in their envelopes: what was sealed stays sealed.
 
+mod check;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use crate::read::Cut;
 use crate::record::{Kind, Pos, Record};
 use crate::span::Span;
 use crate::storage::StorageError;
+
+pub use check::{SnapshotCheck, SnapshotFault, SnapshotInfo};
 
 const MAGIC: &[u8; 16] = b"sampan snapshot\n";
 const FORMAT: u16 = 1;

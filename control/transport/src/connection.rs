@@ -34,8 +34,11 @@ struct Shared {
     protocol: u32,
     build: String,
     link: Link,
-    unnamed: Mutex<FuturesUnordered<BoxFuture<'static, io::Result<(Purpose, Stream)>>>>,
+    unnamed: Mutex<FuturesUnordered<Naming>>,
 }
+
+/// A stream that is about to say what it is for.
+type Naming = BoxFuture<'static, io::Result<(Purpose, Stream)>>;
 
 /// What carries the streams.
 pub(crate) enum Link {
@@ -201,5 +204,40 @@ impl fmt::Debug for Connection {
             .field("remote", &self.remote())
             .field("quic", &self.is_quic())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::identity::KeyId;
+    use crate::mux::{Settings, Side};
+
+    #[tokio::test]
+    async fn a_stream_that_does_not_say_what_it_is_for_holds_nobody_up() {
+        let (a, b) = tokio::io::duplex(64 * 1024);
+        let patience = (Duration::from_secs(2), Duration::from_secs(6));
+        let settings = Settings::new(patience.0, patience.1, 8);
+        let begin =
+            |io, side| mux::start(io, side, "127.0.0.1:1".parse().unwrap(), settings, &TaskTracker::new());
+        let (opener, acceptor) = (begin(a, Side::Dialler), begin(b, Side::Acceptor));
+        let peer = PeerIdentity { name: "a".to_owned(), role: Role::Node, key: KeyId([1; 32]) };
+        let accepting = Connection::new(Link::Tcp(acceptor), Role::Server, peer, 1, String::new());
+        let mut mute = opener.open().await.unwrap();
+        mute.1.write_all(&[0]).await.unwrap();
+        let given_up = timeout(Duration::from_millis(50), accepting.accept()).await;
+        assert!(given_up.is_err());
+        let (read, write) = opener.open().await.unwrap();
+        let raw = (RawRead::Tcp(read), RawWrite::Tcp(write));
+        let _named = Stream::open(raw, Purpose::Api).await.unwrap();
+        let (purpose, _stream) = timeout(Duration::from_secs(1), accepting.accept()).await.unwrap().unwrap();
+        assert_eq!(purpose, Purpose::Api);
+        // It may still say so, though the call that first saw it was given up.
+        mute.1.write_all(&Purpose::Control.number().to_be_bytes()[1..]).await.unwrap();
+        let (purpose, _stream) = timeout(Duration::from_secs(1), accepting.accept()).await.unwrap().unwrap();
+        assert_eq!(purpose, Purpose::Control);
     }
 }

@@ -237,7 +237,7 @@ async fn dial_tcp(
     let chain = session.peer_certificates().unwrap_or_default().to_vec();
     let checked = check_server(core, name, &chain)?;
     let agreed = hello::dial(&mut stream, &core.terms(), name, &checked).await?;
-    let handle = mux::start(stream, Side::Dialler, address, core.mux_settings());
+    let handle = mux::start(stream, Side::Dialler, address, core.mux_settings(), &core.tasks);
     core.remember(&handle);
     Ok(core.connected(Link::Tcp(handle), checked, agreed))
 }

@@ -139,11 +139,27 @@ impl Endpoint {
     pub fn bind(config: EndpointConfig) -> Result<Self, TransportError> {
         let transport = quic::transport_config(&config)?;
         let server = quic::server_config(&config, &transport)?;
+        Self::open(config, transport, Some(server))
+    }
+
+    /// As [`Endpoint::bind`], for a machine that only dials: whoever knocks gets no answer.
+    ///
+    /// # Errors
+    /// As [`Endpoint::bind`].
+    pub fn bind_dialler(config: EndpointConfig) -> Result<Self, TransportError> {
+        let transport = quic::transport_config(&config)?;
+        Self::open(config, transport, None)
+    }
+
+    fn open(
+        config: EndpointConfig,
+        transport: Arc<TransportConfig>,
+        server: Option<quinn::ServerConfig>,
+    ) -> Result<Self, TransportError> {
         let settings = quic::endpoint_config(&config.reset_key)?;
         let bad = |source| TransportError::Bind { address: config.listen, source };
         let socket = UdpSocket::bind(config.listen).map_err(bad)?;
-        let quic =
-            quinn::Endpoint::new(settings, Some(server), socket, Arc::new(TokioRuntime)).map_err(bad)?;
+        let quic = quinn::Endpoint::new(settings, server, socket, Arc::new(TokioRuntime)).map_err(bad)?;
         let (arrivals, arrived) = mpsc::channel(ARRIVALS);
         let cancel = CancellationToken::new();
         let core = Arc::new(Core {

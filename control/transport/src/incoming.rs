@@ -163,7 +163,7 @@ where
     let address = remote.to_string();
     match hello::accept(&mut stream, &core.terms(), &address, checked).await {
         Ok(agreed) => {
-            let handle = mux::start(stream, Side::Acceptor, remote, core.mux_settings());
+            let handle = mux::start(stream, Side::Acceptor, remote, core.mux_settings(), &core.tasks);
             core.remember(&handle);
             Ok(core.connected(Link::Tcp(handle), checked.clone(), agreed))
         }

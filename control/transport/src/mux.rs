@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::frame;
@@ -30,6 +31,11 @@ const MAX_STREAMS: u32 = 64;
 const WINDOW: usize = yamux::DEFAULT_CREDIT as usize;
 /// Longest message of the two ends.
 const LIMIT: usize = 16 * 1024;
+/// The number of the first stream that a dialler opens.
+const FIRST: u32 = 1;
+const CLOSED_HERE: &str = "closed on this side";
+const NO_ANSWER: &str = "the peer does not answer";
+const PEER_CLOSED: &str = "the peer closed it";
 /// How long a last word may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -78,6 +84,9 @@ struct State {
     farewell: Mutex<Option<String>>,
     /// The last word has been said, or cannot be.
     done: CancellationToken,
+    /// The other side is to close after our last word: to write to a socket that we have closed would
+    /// cost it what it has not read yet.
+    linger: AtomicBool,
     begun: Instant,
     /// When bytes last came in, in milliseconds since `begun`.
     heard: AtomicU64,
@@ -92,6 +101,13 @@ impl State {
             }
             first
         });
+    }
+
+    /// Waits for the end, and says why.
+    async fn ended(&self) -> String {
+        let mut ended = self.ended.subscribe();
+        let ended = ended.wait_for(Option::is_some).await;
+        ended.ok().and_then(|why| why.clone()).unwrap_or_default()
     }
 
     fn silence(&self) -> Duration {
@@ -115,7 +131,7 @@ impl Shared {
         if self.state.ended.borrow().is_none() {
             *self.state.farewell.lock() = Some(reason.chars().take(LIMIT / 8).collect());
         }
-        self.state.end("closed on this side");
+        self.state.end(CLOSED_HERE);
     }
 }
 
@@ -154,8 +170,14 @@ pub(crate) struct MuxWrite {
     _lease: Arc<Lease>,
 }
 
-/// Starts to multiplex; `io` has been authenticated.
-pub(crate) fn start<S>(io: S, side: Side, remote: SocketAddr, settings: Settings) -> Handle
+/// Starts to multiplex, in two tasks of `tasks`; `io` has been authenticated.
+pub(crate) fn start<S>(
+    io: S,
+    side: Side,
+    remote: SocketAddr,
+    settings: Settings,
+    tasks: &TaskTracker,
+) -> Handle
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -163,6 +185,7 @@ where
         ended: watch::Sender::new(None),
         farewell: Mutex::default(),
         done: CancellationToken::new(),
+        linger: AtomicBool::new(false),
         begun: Instant::now(),
         heard: AtomicU64::new(0),
     });
@@ -181,9 +204,10 @@ where
         arrivals,
         first: Some(first),
         side,
+        state: Arc::clone(&state),
     };
-    tokio::spawn(drive(driver, Arc::clone(&state)));
-    tokio::spawn(converse(control, settings, Arc::clone(&state)));
+    tasks.spawn(drive(driver));
+    tasks.spawn(converse(control, settings, Arc::clone(&state)));
     Handle(Arc::new(Shared {
         state,
         opens,
@@ -241,9 +265,7 @@ impl Handle {
     }
 
     pub(crate) async fn closed(&self) -> String {
-        let mut ended = self.0.state.ended.subscribe();
-        let ended = ended.wait_for(Option::is_some).await;
-        ended.ok().and_then(|why| why.clone()).unwrap_or_default()
+        self.0.state.ended().await
     }
 
     pub(crate) fn close_reason(&self) -> Option<String> {
@@ -267,13 +289,19 @@ struct Driver<S> {
     /// Gets the two ends' own stream.
     first: Option<oneshot::Sender<yamux::Stream>>,
     side: Side,
+    state: Arc<State>,
 }
 
 /// Runs a connection to its end.
-async fn drive<S: AsyncRead + AsyncWrite + Unpin>(mut driver: Driver<S>, state: Arc<State>) {
+async fn drive<S: AsyncRead + AsyncWrite + Unpin>(mut driver: Driver<S>) {
+    let state = Arc::clone(&driver.state);
     tokio::select! {
         why = std::future::poll_fn(|cx| driver.poll(cx)) => state.end(&why),
-        () = state.done.cancelled() => {}
+        () = state.done.cancelled() => {
+            if state.linger.load(Ordering::Relaxed) {
+                let _ = timeout(FAREWELL, std::future::poll_fn(|cx| driver.poll(cx))).await;
+            }
+        }
     }
     state.done.cancel();
     // What streams have written goes out first.
@@ -291,7 +319,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         loop {
             match self.to_open.poll_recv(cx) {
                 Poll::Ready(Some(reply)) => self.opening.push_back(reply),
-                Poll::Ready(None) => return Poll::Ready("closed on this side".to_owned()),
+                Poll::Ready(None) => {
+                    self.state.end(CLOSED_HERE);
+                    break;
+                }
                 Poll::Pending => break,
             }
         }
@@ -311,48 +342,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match self.connection.poll_next_inbound(cx) {
                 Poll::Ready(Some(Ok(stream))) => self.arrived(stream),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(describe(&error)),
-                Poll::Ready(None) => return Poll::Ready("the peer closed it".to_owned()),
+                Poll::Ready(None) => return Poll::Ready(PEER_CLOSED.to_owned()),
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 
     fn arrived(&mut self, stream: yamux::Stream) {
-        match self.first.take() {
-            Some(first) => {
+        // Other streams may show before it.
+        if self.first.is_some() && stream.id().val() == FIRST {
+            if let Some(first) = self.first.take() {
                 let _ = first.send(stream);
             }
-            // Dropped streams are reset: more than allowed are waiting.
-            None => {
-                if self.arrivals.try_send(stream).is_err() {
-                    tracing::debug!("a stream beyond those allowed was refused");
-                }
-            }
+        } else if self.arrivals.try_send(stream).is_err() {
+            // It is dropped, which resets it.
+            tracing::debug!("a stream beyond those allowed was refused");
         }
     }
 }
 
 fn describe(error: &yamux::ConnectionError) -> String {
     match error {
-        yamux::ConnectionError::Closed => "the peer closed it".to_owned(),
+        yamux::ConnectionError::Closed => PEER_CLOSED.to_owned(),
         yamux::ConnectionError::Io(error) => error.to_string(),
         other => other.to_string(),
     }
 }
 
 /// Signs of life and the last word.
-async fn converse(control: oneshot::Receiver<yamux::Stream>, settings: Settings, state: Arc<State>) {
-    let mut ended = state.ended.subscribe();
-    let over = async {
-        let _ = ended.wait_for(Option::is_some).await;
-    };
-    tokio::pin!(over);
+async fn converse(mut control: oneshot::Receiver<yamux::Stream>, settings: Settings, state: Arc<State>) {
     let stream = tokio::select! {
-        stream = timeout(settings.idle_timeout, control) => stream.ok().and_then(Result::ok),
-        () = over.as_mut() => None,
+        stream = timeout(settings.idle_timeout, &mut control) => Some(stream),
+        _ = state.ended() => None,
     };
-    let Some(stream) = stream else {
-        state.end("the peer does not answer");
+    // Where it ends at once, the last word still waits for the stream to say it on.
+    let stream = match stream {
+        Some(stream) => stream,
+        None => timeout(FAREWELL, control).await,
+    };
+    let Ok(Ok(stream)) = stream else {
+        state.end(NO_ANSWER);
         state.done.cancel();
         return;
     };
@@ -360,14 +389,15 @@ async fn converse(control: oneshot::Receiver<yamux::Stream>, settings: Settings,
     let why = tokio::select! {
         why = hear(read) => Some(why),
         why = show_life(&mut write, settings, &state) => Some(why),
-        () = over => None,
+        _ = state.ended() => None,
     };
-    if let Some(why) = why {
-        state.end(&why);
-    }
-    let farewell = state.farewell.lock().take();
-    if let Some(reason) = farewell {
-        let _ = timeout(FAREWELL, frame::write(&mut write, &Word::Bye(reason), LIMIT)).await;
+    match why {
+        Some(why) => state.end(&why),
+        None => {
+            let reason = state.farewell.lock().take().unwrap_or_default();
+            let said = timeout(FAREWELL, frame::write(&mut write, &Word::Bye(reason), LIMIT)).await;
+            state.linger.store(matches!(said, Ok(Ok(()))), Ordering::Relaxed);
+        }
     }
     state.done.cancel();
 }
@@ -379,7 +409,7 @@ async fn hear(read: tokio::io::ReadHalf<Raw>) -> String {
         match reader.read::<Word>().await {
             Ok(Some(Word::Alive)) => {}
             Ok(Some(Word::Bye(reason))) if !reason.is_empty() => return reason,
-            Ok(_) => return "the peer closed it".to_owned(),
+            Ok(_) => return PEER_CLOSED.to_owned(),
             Err(error) => return error.to_string(),
         }
     }
@@ -392,12 +422,12 @@ async fn show_life(write: &mut tokio::io::WriteHalf<Raw>, settings: Settings, st
     loop {
         tick.tick().await;
         if state.silence() >= settings.idle_timeout {
-            return "the peer does not answer".to_owned();
+            return NO_ANSWER.to_owned();
         }
         match timeout(settings.idle_timeout, frame::write(write, &Word::Alive, LIMIT)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return error.to_string(),
-            Err(_) => return "the peer does not answer".to_owned(),
+            Err(_) => return NO_ANSWER.to_owned(),
         }
     }
 }
@@ -456,5 +486,134 @@ impl AsyncWrite for MuxWrite {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.chunks).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::identity::Role;
+    use crate::purpose::Purpose;
+    use crate::stream::{RawRead, RawWrite, Stream};
+
+    fn settings(max_streams: u32) -> Settings {
+        Settings::new(Duration::from_secs(2), Duration::from_secs(6), max_streams)
+    }
+
+    fn begin(io: DuplexStream, side: Side, max_streams: u32) -> Handle {
+        start(io, side, "127.0.0.1:1".parse().unwrap(), settings(max_streams), &TaskTracker::new())
+    }
+
+    fn pair(max_streams: u32) -> (Handle, Handle) {
+        let (a, b) = tokio::io::duplex(64 * 1024);
+        (begin(a, Side::Dialler, max_streams), begin(b, Side::Acceptor, max_streams))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_given_up_and_a_quiet_one_is_not() {
+        let (a, _silent) = tokio::io::duplex(64 * 1024);
+        let begun = Instant::now();
+        let alone = begin(a, Side::Dialler, 8);
+        assert_eq!(alone.closed().await, NO_ANSWER);
+        assert!(begun.elapsed() >= Duration::from_secs(6) && begun.elapsed() <= Duration::from_secs(8));
+        let (one, other) = pair(8);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!((one.close_reason(), other.close_reason()), (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dialler_that_says_nothing_is_given_up_by_the_acceptor() {
+        let (a, _silent) = tokio::io::duplex(64 * 1024);
+        assert_eq!(begin(a, Side::Acceptor, 8).closed().await, NO_ANSWER);
+    }
+
+    #[tokio::test]
+    async fn a_cut_is_the_end() {
+        let (a, b) = tokio::io::duplex(64 * 1024);
+        let one = begin(a, Side::Dialler, 8);
+        drop(b);
+        assert!(!one.closed().await.is_empty());
+        assert!(one.open().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stream_for_something_unknown_is_refused_by_name() {
+        let (one, other) = pair(8);
+        let (mut read, mut write) = one.open().await.unwrap();
+        write.write_all(&999_u16.to_be_bytes()).await.unwrap();
+        let (r, w) = other.accept().await.unwrap();
+        let raw = (RawRead::Tcp(r), RawWrite::Tcp(w));
+        let error = Stream::accept(raw, Role::Server, Role::Server).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (io::ErrorKind::Unsupported, "streams of kind 999 are not known")
+        );
+        let mut answer = Vec::new();
+        read.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, [1]);
+        // The opener's view of that.
+        let (r, w) = one.open().await.unwrap();
+        let mut stream = Stream::open((RawRead::Tcp(r), RawWrite::Tcp(w)), Purpose::Relay).await.unwrap();
+        let (mut read, mut write) = other.accept().await.unwrap();
+        read.read_exact(&mut [0; 2]).await.unwrap();
+        write.write_all(&[1]).await.unwrap();
+        write.flush().await.unwrap();
+        let error = stream.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.to_string(), "the peer does not know relay streams");
+    }
+
+    #[tokio::test]
+    async fn no_more_streams_than_allowed_and_the_next_waits() {
+        let (one, other) = pair(2);
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let (read, mut write) = one.open().await.unwrap();
+            write.write_all(b"x").await.unwrap();
+            open.push((read, write));
+        }
+        let third = one.open();
+        tokio::pin!(third);
+        assert!(timeout(Duration::from_millis(50), third.as_mut()).await.is_err());
+        let _first = other.accept().await.unwrap();
+        open.pop();
+        timeout(Duration::from_secs(1), third).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_opens_beyond_measure_is_held_in_bounds() {
+        // The peer allows itself more than we do.
+        let (a, b) = tokio::io::duplex(64 * 1024);
+        let (one, other) = (begin(a, Side::Dialler, 7), begin(b, Side::Acceptor, 2));
+        let mut open = Vec::new();
+        for _ in 0..7 {
+            let (read, mut write) = one.open().await.unwrap();
+            write.write_all(b"x").await.unwrap();
+            write.flush().await.unwrap();
+            open.push((read, write));
+        }
+        let mut taken = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_millis(100), other.accept()).await {
+            taken.push(stream.unwrap());
+        }
+        assert_eq!(taken.len(), 2);
+        let mut refused = 0;
+        for (read, _write) in &mut open {
+            let read = timeout(Duration::from_millis(20), read.read(&mut [0])).await;
+            refused += usize::from(read.is_ok_and(|read| read.is_err()));
+        }
+        assert!(refused >= 3, "two are taken, two may wait, the others are reset; not {refused}");
+        assert_eq!((one.close_reason(), other.close_reason()), (None, None));
+    }
+
+    #[tokio::test]
+    async fn the_last_word_arrives_even_when_the_handle_is_dropped_at_once() {
+        for _ in 0..50 {
+            let (one, other) = pair(8);
+            one.close("off I go");
+            drop(one);
+            assert_eq!(timeout(Duration::from_secs(2), other.closed()).await.unwrap(), "off I go");
+        }
     }
 }

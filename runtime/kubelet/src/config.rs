@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Taint;
+use sampan_client::ApiLink;
 use sampan_cri::{ContainerRuntime, ImageService};
 use sampan_network::PodNetwork;
+use tokio::sync::watch;
 
 /// What the node says of itself where the machine is not to be asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +74,10 @@ impl Default for Periods {
     }
 }
 
+/// Tells how far this machine's clock is behind the servers' (negative: ahead); nothing where it
+/// agrees, or no server has told its time yet.
+pub type ClockSkew = Arc<dyn Fn() -> SignedDuration + Send + Sync>;
+
 /// What a node agent is made from.
 #[derive(Clone)]
 pub struct Config {
@@ -84,6 +91,12 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The API.
     pub client: kube::Client,
+    /// How things stand between `client` and the API's servers, where that can change: when they
+    /// can be reached anew, what could not be written is written at once.
+    pub link: Option<watch::Receiver<ApiLink>>,
+    /// How far this machine's clock is off, where somebody measures it: the node then has the
+    /// condition `ClockSkew`.
+    pub clock_skew: Option<ClockSkew>,
     /// What runs containers.
     pub runtime: Arc<dyn ContainerRuntime>,
     /// The node's images.
@@ -134,6 +147,8 @@ impl Config {
             node_taints: Vec::new(),
             data_dir: data_dir.into(),
             client,
+            link: None,
+            clock_skew: None,
             runtime,
             images,
             network,

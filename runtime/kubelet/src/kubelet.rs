@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::Api;
 use kube::runtime::watcher;
 use parking_lot::{Mutex, RwLock};
-use sampan_client::{Change, Informer, Recorder};
+use sampan_client::{ApiLink, Change, Informer, Recorder};
 use sampan_cri::{ContainerEvent, ContainerId, SandboxStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -133,6 +133,9 @@ impl Kubelet {
         ));
         tokio::spawn(self.node_informer().run(background.clone()));
         tokio::spawn(follow_runtime(self.manager.clone(), background.clone()));
+        if let Some(link) = config.link.clone() {
+            tokio::spawn(background.clone().run_until_cancelled_owned(follow_link(context.clone(), link)));
+        }
         tokio::spawn(background.clone().run_until_cancelled_owned(self.manager.clone().run_timers()));
         tokio::spawn(size_limits::run(self.manager.clone(), config.periods.volume_usage, background.clone()));
         let objects = context.objects.clone();
@@ -260,6 +263,22 @@ async fn follow_runtime(manager: Arc<Manager>, shutdown: CancellationToken) {
                 Err(error) => tracing::warn!(%error, "containers cannot be listed"),
             },
         }
+    }
+}
+
+/// Writes what could not be written whenever the API can be reached anew.
+async fn follow_link(context: Arc<Context>, mut link: watch::Receiver<ApiLink>) {
+    let mut seen = *link.borrow_and_update();
+    while link.changed().await.is_ok() {
+        let now = *link.borrow_and_update();
+        if now.generation > seen.generation {
+            if now.cached_before > seen.generation {
+                context.statuses.resend();
+            } else {
+                context.statuses.retry();
+            }
+        }
+        seen = now;
     }
 }
 

@@ -22,5 +22,5 @@ pub mod status;
 mod timers;
 pub mod volumes;
 
-pub use config::{Capacity, Config, Periods, Pressure};
+pub use config::{Capacity, ClockSkew, Config, Periods, Pressure};
 pub use kubelet::{Kubelet, KubeletError};

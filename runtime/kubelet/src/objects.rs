@@ -263,6 +263,13 @@ impl<K: Object> Inner<K> {
         }
     }
 
+    /// An object's watch is broken: until it works again, the object is read as one without.
+    fn not_live(&self, key: &Key) {
+        if let Some(entry) = self.entries.lock().get_mut(key) {
+            entry.live = false;
+        }
+    }
+
     /// Whether the watch of an object can end: nothing will change any more.
     fn is_settled(&self, key: &Key) -> bool {
         let entries = self.entries.lock();
@@ -288,7 +295,10 @@ async fn watch<K: Object>(inner: Arc<Inner<K>>, key: Key, stop: CancellationToke
             Some(Ok(watcher::Event::InitDone)) => inner.put(&key, listed.take(), Some(&stop)),
             Some(Ok(watcher::Event::Apply(object))) => inner.put(&key, Some(Arc::new(object)), Some(&stop)),
             Some(Ok(watcher::Event::Delete(_))) => inner.put(&key, None, Some(&stop)),
-            Some(Err(error)) => tracing::debug!(name = key.1, %error, "watch failed; it is retried"),
+            Some(Err(error)) => {
+                tracing::debug!(name = key.1, %error, "watch failed; it is retried");
+                inner.not_live(&key);
+            }
             None => return,
         }
         if inner.is_settled(&key) {

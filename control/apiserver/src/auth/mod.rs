@@ -7,7 +7,7 @@ mod tokens;
 mod user;
 
 pub use authorizer::{Attributes, Authorizer, BuiltInAuthorizer, Decision};
-pub use user::{SERVERS, UserInfo};
+pub use user::{KEY_EXTRA, SERVERS, UserInfo};
 
 pub(crate) use authorizer::{EXTENSION_ROOT, JOIN_PATHS, PUBLIC_PATHS, at_or_below};
 pub(crate) use tokens::{Binding, Claims, KubernetesClaims, TokenAuthority};

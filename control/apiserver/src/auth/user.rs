@@ -8,6 +8,9 @@ pub(crate) const MASTERS: &str = "system:masters";
 pub(crate) const ALL_AUTHENTICATED: &str = "system:authenticated";
 /// The group of the cluster's servers, by their machine certificates.
 pub const SERVERS: &str = "sampan:servers";
+/// Where [`UserInfo::extra`] tells the key that a machine of the cluster proved: SHA-256 of the public
+/// key (`SubjectPublicKeyInfo`), hex.
+pub const KEY_EXTRA: &str = "sampan.io/key-id";
 const ANONYMOUS: &str = "system:anonymous";
 const ALL_UNAUTHENTICATED: &str = "system:unauthenticated";
 

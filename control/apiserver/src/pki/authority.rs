@@ -67,7 +67,7 @@ impl Authority {
         // The number makes the names of two clusters' authorities differ, so that a client with the
         // wrong one gets a clear error.
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, format!("{name}@{}", now.as_second()));
+        params.distinguished_name.push(DnType::CommonName, format!("{name}@{}", now.as_microsecond()));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         validity(&mut params, now, AUTHORITY_LIFE);

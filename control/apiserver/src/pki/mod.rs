@@ -10,6 +10,7 @@ mod files;
 mod kubeconfig;
 mod roots;
 mod serving;
+mod stored;
 mod verifier;
 
 use std::path::Path;
@@ -27,10 +28,15 @@ pub use authority::{Identity, Subject, not_after};
 pub use kubeconfig::kubeconfig;
 pub use roots::{Authorities, Root, Stage, Succession, fingerprint};
 pub use serving::ServingNames;
+pub use stored::{shared_files, stored_admin_kubeconfig};
 
 use authority::Authority;
 use files::Vault;
 use serving::ReloadableCertificate;
+use stored::{
+    ADMIN, CLIENT_FILE, SERVER_FILE, TOKEN_KEY_FILE, issue_admin, load_or_create_authorities,
+    load_or_create_key, load_or_issue_admin, write_authorities,
+};
 use verifier::LiveVerifier;
 
 /// Why keys or certificates could not be made or read.
@@ -153,14 +159,6 @@ impl Current {
     }
 }
 
-/// How the administrator is called in certificates.
-const ADMIN: &str = "kubernetes-admin";
-const SERVER_FILE: &str = "server-ca";
-const CLIENT_FILE: &str = "client-ca";
-/// The key of service account tokens.
-pub const TOKEN_KEY_FILE: &str = "service-account.key";
-/// All authorities, where they were ever changed.
-const AUTHORITIES_FILE: &str = "authorities.json";
 /// The longest time between two looks at what is due.
 const LONGEST_CHECK: SignedDuration = SignedDuration::from_hours(12);
 
@@ -351,110 +349,6 @@ impl Pki {
     }
 }
 
-/// The files (name, content) by which another server of the cluster starts with the same keys. To
-/// be written into an empty directory that [`Pki::load_or_create`] is then given.
-pub fn shared_files(
-    authorities: &Authorities,
-    token_key_pem: &str,
-) -> Result<Vec<(String, String)>, PkiError> {
-    let vault = Vault::memory();
-    write_authorities(&vault, authorities)?;
-    vault.write_private(TOKEN_KEY_FILE, token_key_pem)?;
-    Ok(vault.contents())
-}
-
-/// The authorities on file: all of them where they were ever changed, else one of each kind; new
-/// ones where there are none.
-fn load_or_create_authorities(vault: &Vault, now: Timestamp) -> Result<Authorities, PkiError> {
-    if let Some(text) = vault.read(AUTHORITIES_FILE)? {
-        return serde_json::from_str(&text)
-            .map_err(|e| PkiError::Unusable { what: format!("{AUTHORITIES_FILE}: {e}") });
-    }
-    let (server, client) = (vault.read_identity(SERVER_FILE)?, vault.read_identity(CLIENT_FILE)?);
-    let authorities = match (server, client) {
-        (Some(server), Some(client)) => return Ok(Authorities::from_identities(server, client)),
-        (None, None) => Authorities::create(now)?,
-        (server, client) => {
-            // A start that was cut short: what is there may be in use already.
-            let new = Authorities::create(now)?;
-            let or = |found: Option<Identity>, made: &Root| {
-                found.unwrap_or(Identity {
-                    certificate_pem: made.certificate_pem.clone(),
-                    key_pem: made.key_pem.clone(),
-                })
-            };
-            Authorities::from_identities(or(server, new.signing_server()?), or(client, new.signing_client()?))
-        }
-    };
-    write_authorities(vault, &authorities)?;
-    Ok(authorities)
-}
-
-/// All of them first, then those that sign in files of their own, which older versions read.
-fn write_authorities(vault: &Vault, authorities: &Authorities) -> Result<(), PkiError> {
-    if authorities.generation > 0 {
-        let text = serde_json::to_string(authorities)
-            .map_err(|e| PkiError::Unusable { what: format!("{AUTHORITIES_FILE}: {e}") })?;
-        vault.write_private(AUTHORITIES_FILE, &text)?;
-    }
-    for (file, root) in
-        [(SERVER_FILE, authorities.signing_server()?), (CLIENT_FILE, authorities.signing_client()?)]
-    {
-        let identity =
-            Identity { certificate_pem: root.certificate_pem.clone(), key_pem: root.key_pem.clone() };
-        vault.write_identity(file, &identity)?;
-    }
-    Ok(())
-}
-
-/// The administrator's kubeconfig from the files that an earlier run left in `dir`. Makes nothing.
-pub fn stored_admin_kubeconfig(dir: &Path, server: &str) -> Result<String, PkiError> {
-    let missing =
-        |what: &str| PkiError::Unusable { what: format!("{what} in {}: it is missing", dir.display()) };
-    let vault = Vault::existing(dir);
-    let ca = match vault.read(AUTHORITIES_FILE)? {
-        Some(_) => load_or_create_authorities(&vault, Timestamp::now())?.server_pem(),
-        None => vault.read("server-ca.crt")?.ok_or_else(|| missing("server-ca.crt"))?,
-    };
-    let admin = vault.read_identity("admin")?.ok_or_else(|| missing("admin.crt"))?;
-    Ok(kubeconfig(server, &ca, ADMIN, &admin))
-}
-
-fn load_or_create_key(vault: &Vault, file: &str) -> Result<KeyPair, PkiError> {
-    let bad = |source| PkiError::Certificate { what: file.to_owned(), source };
-    if let Some(pem) = vault.read(file)? {
-        return KeyPair::from_pem(&pem).map_err(bad);
-    }
-    let key = KeyPair::generate().map_err(bad)?;
-    vault.write_private(file, &key.serialize_pem())?;
-    Ok(key)
-}
-
-fn load_or_issue_admin(
-    vault: &Vault,
-    authority: &Authority,
-    (now, life): (Timestamp, SignedDuration),
-) -> Result<Identity, PkiError> {
-    if let Some(found) = vault.read_identity("admin")?
-        && authority.signed(&found)?
-        && !authority::expires_soon(&found.certificate_pem, now, life)?
-    {
-        return Ok(found);
-    }
-    issue_admin(vault, authority, (now, life))
-}
-
-fn issue_admin(
-    vault: &Vault,
-    authority: &Authority,
-    (now, life): (Timestamp, SignedDuration),
-) -> Result<Identity, PkiError> {
-    let subject = Subject::Client { user: ADMIN, groups: &[crate::auth::MASTERS] };
-    let identity = authority.issue(&subject, now, life)?;
-    vault.write_identity("admin", &identity)?;
-    Ok(identity)
-}
-
 #[cfg(test)]
 mod tests {
     use rustls::pki_types::pem::PemObject;
@@ -562,6 +456,10 @@ mod tests {
         assert_eq!(again.admin(), pki.admin());
         let kubeconfig = stored_admin_kubeconfig(dir.path(), "https://localhost").unwrap();
         assert_eq!(kubeconfig, pki.admin_kubeconfig("https://localhost"));
+        // Back to the first ones (a store that was restored), and they are found again as well.
+        let first = Authorities { generation: 0, ..staged.clone() };
+        again.adopt(first.clone()).unwrap();
+        assert_eq!(Pki::load_or_create(dir.path(), names()).unwrap().authorities(), first);
         pki.adopt(switched.retired()).unwrap();
         assert!(!pki.has_signed(&old_admin.certificate_pem).unwrap());
         assert_eq!(pki.ca_pem(), switched.server[1].certificate_pem);

@@ -134,11 +134,12 @@ impl Authorities {
         Self::of(root(server), root(client))
     }
 
+    /// The first of a cluster. Files do not tell since when they sign, and it does not matter.
     fn of(server: Root, client: Root) -> Self {
         Self {
             generation: 0,
-            server: vec![server],
-            client: vec![client],
+            server: vec![Root { since: 0, ..server }],
+            client: vec![Root { since: 0, ..client }],
             successions: Vec::new(),
             client_successions: Vec::new(),
         }

@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::auth::UserInfo;
+use crate::auth::{KEY_EXTRA, SERVERS, UserInfo};
 use crate::body::Body;
 use crate::filters::{self, Caller};
 use crate::pki::Pki;
@@ -35,6 +36,8 @@ const MAX_STREAMS: u32 = 2000;
 const DRAIN: Duration = Duration::from_secs(10);
 /// After a failed accept (out of file descriptors), a pause.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Groups of users who are known by their keys.
+const MACHINES: [&str; 2] = [SERVERS, "system:nodes"];
 
 /// Takes over TLS connections that agreed on a protocol of its own instead of HTTP.
 pub trait Handover: Send + Sync + 'static {
@@ -157,5 +160,14 @@ fn identity(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?;
     let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
-    (!name.is_empty()).then(|| UserInfo::new(name, groups))
+    if name.is_empty() {
+        return None;
+    }
+    let mut user = UserInfo::new(name, groups);
+    if MACHINES.iter().any(|group| user.in_group(group)) {
+        let digest = Sha256::digest(certificate.public_key().raw);
+        let key = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        user.extra.insert(KEY_EXTRA.to_owned(), vec![key]);
+    }
+    Some(user)
 }

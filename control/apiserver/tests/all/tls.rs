@@ -12,11 +12,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sampan_apiserver::pki::Identity;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Cluster, PATIENCE, cluster};
+use crate::harness::{Cluster, PATIENCE, cluster, cluster_with};
 
 struct Served {
     cluster: Cluster,
@@ -26,7 +27,10 @@ struct Served {
 }
 
 async fn served() -> Served {
-    let cluster = cluster().await;
+    serve(cluster().await).await
+}
+
+async fn serve(cluster: Cluster) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -42,8 +46,28 @@ enum Connection {
 
 impl Served {
     async fn connect(&self, identity: Option<&Identity>, protocol: &str) -> Connection {
+        let stream = self.connect_tls(identity, protocol, self.cluster.pki.ca_pem()).await;
+        let io = TokioIo::new(stream);
+        if protocol == "h2" {
+            let (sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            tokio::spawn(connection);
+            Connection::Two(sender)
+        } else {
+            let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            tokio::spawn(connection);
+            Connection::One(sender)
+        }
+    }
+
+    async fn connect_tls(
+        &self,
+        identity: Option<&Identity>,
+        protocol: &str,
+        roots_pem: String,
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.cluster.pki.ca_pem().as_bytes()).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(roots_pem.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -63,17 +87,7 @@ impl Served {
         let name = ServerName::try_from("localhost").unwrap();
         let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
-        let io = TokioIo::new(stream);
-        if protocol == "h2" {
-            let (sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-            tokio::spawn(connection);
-            Connection::Two(sender)
-        } else {
-            let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-            tokio::spawn(connection);
-            Connection::One(sender)
-        }
+        stream
     }
 }
 
@@ -204,4 +218,58 @@ async fn a_kubeconfig_is_all_that_a_client_needs() {
     let parsed: kube::config::Kubeconfig = serde_json::from_value(value).unwrap();
     assert_eq!(parsed.current_context.as_deref(), Some("sampan"));
     assert_eq!(parsed.auth_infos.len(), 1);
+}
+
+/// Echoes one message on connections of its own protocol.
+struct Echo(tokio::sync::mpsc::UnboundedSender<Vec<CertificateDer<'static>>>);
+
+impl sampan_apiserver::Handover for Echo {
+    fn protocol(&self) -> &[u8] {
+        b"echo/1"
+    }
+
+    fn adopt(
+        &self,
+        mut stream: tokio_rustls::server::TlsStream<TcpStream>,
+        chain: Vec<CertificateDer<'static>>,
+        remote: SocketAddr,
+    ) {
+        assert!(remote.ip().is_loopback());
+        self.0.send(chain).unwrap();
+        tokio::spawn(async move {
+            let mut bytes = [0; 5];
+            stream.read_exact(&mut bytes).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+    }
+}
+
+#[tokio::test]
+async fn connections_of_another_protocol_are_handed_over() {
+    let (sender, mut adopted) = tokio::sync::mpsc::unbounded_channel();
+    let storage = Arc::new(sampan_store::MemoryStore::new());
+    let served =
+        serve(cluster_with(storage, |config| config.handover = Some(Arc::new(Echo(sender)))).await).await;
+    let pki = &served.cluster.pki;
+    let jane = pki.issue_client("jane", &["devs"]).unwrap();
+    let mut stream = served.connect_tls(Some(&jane), "echo/1", pki.ca_pem()).await;
+    stream.write_all(b"hello").await.unwrap();
+    let mut echoed = Vec::new();
+    stream.read_to_end(&mut echoed).await.unwrap();
+    assert_eq!(echoed, b"hello");
+    let chain = adopted.recv().await.unwrap();
+    assert_eq!(chain, [CertificateDer::from_pem_slice(jane.certificate_pem.as_bytes()).unwrap()]);
+    // With its machine certificate, which another authority signed, a server shows that one there.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = request.self_signed(&key).unwrap();
+    let machine = Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
+    pki.set_machine(b"echo/1", &machine).unwrap();
+    let stream = served.connect_tls(None, "echo/1", machine.certificate_pem.clone()).await;
+    let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+    assert_eq!(shown, CertificateDer::from_pem_slice(machine.certificate_pem.as_bytes()).unwrap());
+    // Everything else goes on.
+    let mut admin = served.connect(Some(&pki.admin()), "h2").await;
+    assert_eq!(admin.get("/api/v1/namespaces", &[]).await.0, 200);
 }

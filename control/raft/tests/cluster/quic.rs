@@ -108,13 +108,13 @@ async fn three_members_over_quic_survive_the_loss_of_the_leader_and_a_move() {
     let authority = authority();
     let mut servers: Vec<_> = ["s1", "s2", "s3"].map(|name| Server::new(&authority, name)).into();
     servers[0].start(Start::Bootstrap).await;
-    for number in 1..3 {
-        servers[number].start(Start::Join).await;
-        let member = servers[number].member.clone();
-        servers[0].store().add_voter(member).await.unwrap();
+    let founder = Arc::clone(servers[0].store());
+    for server in &mut servers[1..] {
+        server.start(Start::Join).await;
+        founder.add_voter(server.member.clone()).await.unwrap();
     }
-    for number in 0..3 {
-        put(&**servers[number].store(), &format!("/k/{number}"), "1").await.unwrap();
+    for (number, server) in servers.iter().enumerate() {
+        put(&**server.store(), &format!("/k/{number}"), "1").await.unwrap();
     }
     for server in &servers {
         for number in 0..3 {

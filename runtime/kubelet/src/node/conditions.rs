@@ -1,6 +1,8 @@
 //! The node's conditions, from what was measured. Pure.
 
-use jiff::Timestamp;
+use std::borrow::Cow;
+
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -18,10 +20,15 @@ pub struct Measured {
     pub pids: (u64, u64),
     /// Whether the node is stopping.
     pub stopping: bool,
+    /// How far the clock is behind the servers', where somebody measures that.
+    pub clock_skew: Option<SignedDuration>,
 }
 
+/// A clock that is off by more than this makes certificates, tokens and leases unreliable.
+const BEARABLE_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
 /// A condition without its times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Which.
     pub type_: &'static str,
@@ -30,12 +37,12 @@ pub struct Finding {
     /// One word.
     pub reason: &'static str,
     /// For people.
-    pub message: &'static str,
+    pub message: Cow<'static, str>,
 }
 
 /// What the conditions should be.
 #[allow(clippy::cast_precision_loss, reason = "shares of bytes need no exactness")]
-pub fn find(measured: &Measured, pressure: &Pressure) -> [Finding; 4] {
+pub fn find(measured: &Measured, pressure: &Pressure) -> Vec<Finding> {
     let below = |have: u64, of: u64, part: f64| of > 0 && (have as f64) < of as f64 * part;
     let memory = measured.memory.available < pressure.memory_available_bytes;
     let disk = below(measured.disk.available_bytes, measured.disk.capacity_bytes, pressure.disk_available)
@@ -44,9 +51,9 @@ pub fn find(measured: &Measured, pressure: &Pressure) -> [Finding; 4] {
     let pids = below(most.saturating_sub(taken), most, pressure.pids_available);
     let choose = |type_, holds, yes: (&'static str, &'static str), no: (&'static str, &'static str)| {
         let (reason, message) = if holds { yes } else { no };
-        Finding { type_, holds, reason, message }
+        Finding { type_, holds, reason, message: message.into() }
     };
-    [
+    let mut findings = vec![
         choose(
             "MemoryPressure",
             memory,
@@ -71,7 +78,32 @@ pub fn find(measured: &Measured, pressure: &Pressure) -> [Finding; 4] {
             ("KubeletReady", "kubelet is posting ready status"),
             ("KubeletNotReady", "node is shutting down"),
         ),
-    ]
+    ];
+    if let Some(skew) = measured.clock_skew {
+        findings.push(clock(skew));
+    }
+    findings
+}
+
+/// What is to be said of a clock that differs from the servers' by so much.
+fn clock(skew: SignedDuration) -> Finding {
+    let type_ = "ClockSkew";
+    if skew.abs() <= BEARABLE_SKEW {
+        let message = "the clock agrees with the servers'".into();
+        return Finding { type_, holds: false, reason: "ClockAgreesWithServers", message };
+    }
+    let side = if skew.is_negative() { "ahead of" } else { "behind" };
+    let message = format!("the clock is about {} {side} the servers'", roughly(skew.unsigned_abs())).into();
+    Finding { type_, holds: true, reason: "ClockDiffersFromServers", message }
+}
+
+/// A span in words, so rough that it does not change all the time.
+fn roughly(span: std::time::Duration) -> String {
+    let seconds = span.as_secs();
+    let units = [(365 * 86_400, "years"), (86_400, "days"), (3600, "hours")];
+    let fitting = units.into_iter().find(|(length, _)| seconds >= 2 * length);
+    let (length, unit) = fitting.unwrap_or((60, "minutes"));
+    format!("{} {unit}", seconds.div_ceil(length))
 }
 
 /// The conditions with their times: the moment of the last change is kept.
@@ -88,7 +120,7 @@ pub fn dated(findings: &[Finding], known: &[NodeCondition], now: Timestamp) -> V
                 type_: finding.type_.into(),
                 status: status.into(),
                 reason: Some(finding.reason.into()),
-                message: Some(finding.message.into()),
+                message: Some(finding.message.to_string()),
                 last_heartbeat_time: Some(Time(now)),
                 last_transition_time: Some(since.unwrap_or(Time(now))),
             }
@@ -106,6 +138,7 @@ mod tests {
             disk: Disk { capacity_bytes: 100, available_bytes: 50, inodes: 100, inodes_free: 50 },
             pids: (1000, 100),
             stopping: false,
+            clock_skew: None,
         }
     }
 
@@ -130,6 +163,21 @@ mod tests {
         assert_eq!(holding(Measured { disk, ..healthy() }), ["Ready"], "some file systems count no inodes");
         assert_eq!(holding(Measured { pids: (1000, 990), ..healthy() }), ["PIDPressure", "Ready"]);
         assert!(holding(Measured { stopping: true, ..healthy() }).is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_differs_from_the_servers_is_told_of() {
+        let known = |seconds| {
+            let skew = Some(SignedDuration::from_secs(seconds));
+            let findings = find(&Measured { clock_skew: skew, ..healthy() }, &Pressure::default());
+            let clock = findings.into_iter().find(|f| f.type_ == "ClockSkew").unwrap();
+            (clock.holds, clock.message.into_owned())
+        };
+        assert!(find(&healthy(), &Pressure::default()).iter().all(|f| f.type_ != "ClockSkew"));
+        assert_eq!(known(-60), (false, "the clock agrees with the servers'".into()));
+        assert_eq!(known(61), (true, "the clock is about 2 minutes behind the servers'".into()));
+        assert_eq!(known(-7100), (true, "the clock is about 119 minutes ahead of the servers'".into()));
+        assert_eq!(known(90_000_000).1, "the clock is about 3 years behind the servers'");
     }
 
     #[test]

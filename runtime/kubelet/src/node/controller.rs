@@ -6,7 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus};
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use sampan_client::ApiLink;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +105,8 @@ impl NodeController {
         let mut known = node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         let mut written: Option<Instant> = None;
         let mut ready = Some(ready);
+        let mut link = self.context.config.link.clone();
+        let mut retry = RETRY;
         loop {
             let status = self.status(&known, false).await;
             let wanted = to_json(&status);
@@ -113,6 +117,7 @@ impl NodeController {
                         written = Some(Instant::now());
                         known = status.conditions.unwrap_or_default();
                         held = wanted;
+                        retry = RETRY;
                         if let Some(ready) = ready.take() {
                             ready();
                         }
@@ -125,10 +130,18 @@ impl NodeController {
                     }
                 }
             }
-            let pause = if written.is_some() { periods.node_check } else { RETRY };
+            let pause = if written.is_some() { periods.node_check } else { retry.min(periods.node_check) };
+            retry = retry.saturating_mul(2);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+                () = reached_anew(&mut link) => {
+                    // The servers may know the node as it was, or not at all.
+                    if let Some(node) = self.register(&shutdown).await {
+                        held = node.status.as_ref().map(to_json).unwrap_or(Value::Null);
+                    }
+                    (written, retry) = (None, RETRY);
+                }
             }
         }
     }
@@ -169,6 +182,7 @@ impl NodeController {
             disk: machine::disk(&config.data_dir),
             pids: machine::pids(),
             stopping,
+            clock_skew: config.clock_skew.as_ref().map(|skew| skew()),
         };
         let findings = conditions::find(&measured, &config.pressure);
         let images = config.images.list().await.unwrap_or_default();
@@ -183,6 +197,18 @@ impl NodeController {
             ..Default::default()
         }
     }
+}
+
+/// Waits until the API can be reached anew.
+async fn reached_anew(link: &mut Option<watch::Receiver<ApiLink>>) {
+    if let Some(watched) = link {
+        if watched.changed().await.is_ok() {
+            return;
+        }
+        // Nobody will tell any more.
+        *link = None;
+    }
+    std::future::pending().await
 }
 
 fn to_json(status: &NodeStatus) -> Value {

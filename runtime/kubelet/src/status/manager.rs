@@ -45,6 +45,8 @@ struct Shared {
     client: Client,
     entries: Mutex<HashMap<String, Entry>>,
     writers: Semaphore,
+    /// Told when what failed is worth another try at once.
+    again: Notify,
 }
 
 /// A client that can be shown.
@@ -72,8 +74,12 @@ enum Task {
 impl StatusManager {
     /// A writer that knows no pods yet.
     pub fn new(client: kube::Client) -> Self {
-        let shared =
-            Shared { client: Client(client), entries: Mutex::default(), writers: Semaphore::new(WRITERS) };
+        let shared = Shared {
+            client: Client(client),
+            entries: Mutex::default(),
+            writers: Semaphore::new(WRITERS),
+            again: Notify::new(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -132,6 +138,25 @@ impl StatusManager {
         self.start(uid, entry);
     }
 
+    /// The API can be reached again: what failed is tried at once.
+    pub fn retry(&self) {
+        self.shared.again.notify_waiters();
+    }
+
+    /// What the API was believed to hold may be wrong: all statuses are written in full.
+    pub fn resend(&self) {
+        let mut entries = self.shared.entries.lock();
+        for (uid, entry) in entries.iter_mut() {
+            entry.held = Map::new();
+            entry.version = 0;
+            if !entry.wanted.is_empty() {
+                self.start(uid, entry);
+            }
+        }
+        drop(entries);
+        self.retry();
+    }
+
     /// Forgets a pod.
     pub fn forget(&self, uid: &str) {
         self.shared.entries.lock().remove(uid);
@@ -166,10 +191,28 @@ impl StatusManager {
                 Err(error) => {
                     let error = crate::objects::explain(&error);
                     tracing::debug!(uid, error, "a pod's status was not written; it is retried");
-                    tokio::time::sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(RETRY_MAX);
+                    pause = self.wait(&uid, pause).await;
                 }
             }
+        }
+    }
+
+    /// Waits after a failure: for `pause`, or less where the API is reachable again or there is a
+    /// newer status to write. The next pause.
+    async fn wait(&self, uid: &str, pause: Duration) -> Duration {
+        let better = self.shared.entries.lock().get(uid).map(|entry| entry.better.clone());
+        let again = self.shared.again.notified();
+        tokio::time::sleep(RETRY.min(pause)).await;
+        let newer = async {
+            match better {
+                Some(better) => better.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause.saturating_sub(RETRY)) => pause.saturating_mul(2).min(RETRY_MAX),
+            () = again => RETRY,
+            () = newer => pause,
         }
     }
 

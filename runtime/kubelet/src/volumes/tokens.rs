@@ -14,6 +14,8 @@ use crate::pod::spec;
 
 /// A token lives this long unless the pod says otherwise.
 const DEFAULT_SECONDS: i64 = 3600;
+/// The pause after a token that could not be renewed.
+const RETRY: Duration = Duration::from_secs(30);
 /// A token is renewed after a day at the latest.
 const MAX_AGE: SignedDuration = SignedDuration::from_hours(24);
 
@@ -82,7 +84,7 @@ impl Tokens {
             Err(why) => match held.filter(|token| now < token.expires_at) {
                 Some(token) => {
                     tracing::warn!(pod = spec::name(pod), why, "a service account's token was not renewed");
-                    let retry = now.checked_add(Duration::from_secs(30)).unwrap_or(now);
+                    let retry = now.checked_add(RETRY).unwrap_or(now);
                     Ok(Token { renew_at: retry, ..token })
                 }
                 None => Err(why),
@@ -131,7 +133,9 @@ impl Tokens {
         let status =
             answer.status.ok_or_else(|| "failed to fetch token: the answer holds none".to_owned())?;
         let expires_at = status.expiration_timestamp.0;
-        Ok(Token { text: status.token, renew_at: renew_at(now, expires_at), expires_at })
+        // An answer from a cache may be old: the next is not asked for in a hurry.
+        let soonest = now.checked_add(RETRY).unwrap_or(now);
+        Ok(Token { text: status.token, renew_at: renew_at(now, expires_at).max(soonest), expires_at })
     }
 }
 
