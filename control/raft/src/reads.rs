@@ -100,6 +100,9 @@ async fn round(core: &Core) -> Result<Revision, WireError> {
 /// # Errors
 /// [`LocalError::NotLeader`] where it does not, or cannot find a quorum that says so.
 pub(crate) async fn local_index(core: &Core) -> Result<u64, LocalError> {
+    // A leader that was restarted goes on in its old term and does not know yet what it had
+    // committed in it: once its reign began, it does.
+    core.reigning().await?;
     let linearizer = match core.raft.get_read_linearizer(ReadPolicy::LeaseRead).await {
         Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
             core.raft.get_read_linearizer(ReadPolicy::ReadIndex).await

@@ -33,7 +33,7 @@ pub struct Leadership {
 
 impl Core {
     /// Waits until this member serves as the leader.
-    pub(super) async fn reigning(&self) -> Result<(), LocalError> {
+    pub(crate) async fn reigning(&self) -> Result<(), LocalError> {
         let now = *self.leadership.borrow();
         if now.mine {
             return Ok(());
