@@ -26,6 +26,8 @@ pub(crate) struct SimDisk {
 struct State {
     unsynced: BTreeMap<PathBuf, Unsynced>,
     full: bool,
+    /// Whether it failed in this life of the process.
+    failed: bool,
     /// Operations until one fails for good with an I/O error.
     fails_in: Option<u64>,
     operations: u64,
@@ -59,7 +61,15 @@ impl SimDisk {
 
     /// The process ended: a failing disk is well again, and what was written stays.
     pub(crate) fn restart(&self) {
-        self.state.lock().fails_in = None;
+        let mut state = self.state.lock();
+        state.fails_in = None;
+        state.failed = false;
+    }
+
+    /// Whether it failed in this life of the process. A member that may not wait in a thread (and
+    /// here there are none) ends with the first write that fails, a full disk included.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state.lock().failed
     }
 
     /// Operations and bytes so far.
@@ -138,10 +148,12 @@ impl DiskFaults for SimDisk {
         if let Some(left) = &mut state.fails_in {
             *left = left.saturating_sub(1);
             if *left == 0 {
+                state.failed = true;
                 return Err(io::Error::other("the disk is broken"));
             }
         }
         if state.full && !matches!(op, DiskOp::Sync { .. }) {
+            state.failed = true;
             return Err(io::ErrorKind::StorageFull.into());
         }
         match op {

@@ -48,7 +48,7 @@ pub(crate) fn set_clock(elapsed: Duration, wall_offset: i64) {
 /// As for the C function: `buffer` must be valid for writes of `length` bytes.
 #[allow(unsafe_code, reason = "takes the C library's place")]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) -> isize {
+unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) -> isize {
     if length == 0 {
         return 0;
     }
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) 
 /// As for the C function: `time` must be valid for a write.
 #[allow(unsafe_code, reason = "takes the C library's place")]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clock_gettime(clock: i32, time: *mut [i64; 2]) -> i32 {
+unsafe extern "C" fn clock_gettime(clock: i32, time: *mut [i64; 2]) -> i32 {
     let now = match ELAPSED.try_with(Cell::get) {
         Ok(Some(elapsed)) if clock == ClockId::Realtime as i32 => {
             let now = WALL + elapsed;

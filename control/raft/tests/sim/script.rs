@@ -180,7 +180,7 @@ pub(crate) fn apply(sim: &mut Sim, event: Event) {
         }
         Event::KillAll { power } => (0..sim.hosts.len()).for_each(|host| sim.kill(host, power)),
         Event::Start(host) => {
-            if sim.broken.contains(&host) {
+            if sim.hosts[host].disk.has_failed() {
                 sim.kill(host, false);
             }
             sim.start(host);
@@ -198,7 +198,6 @@ pub(crate) fn apply(sim: &mut Sim, event: Event) {
             sim.last_trouble = sim.now;
             if sim.hosts[host].is_running() {
                 sim.hosts[host].disk.fail_in(after);
-                sim.broken.insert(host);
             }
         }
         Event::ClockJump(host, seconds) => sim.hosts[host].wall = seconds,

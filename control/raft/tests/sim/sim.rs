@@ -28,12 +28,49 @@ const WHOLE_WITHIN: u64 = 40_000;
 pub(crate) const PEACE: u64 = 3_000;
 
 /// What a run gave.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) fingerprint: u64,
     pub(crate) lines: u64,
     pub(crate) simulated: u64,
     pub(crate) summary: Summary,
+}
+
+impl Report {
+    /// The report as one line, for the process that counts.
+    pub(crate) fn to_line(&self) -> String {
+        let Summary { revisions, acknowledged, unknown, undecided, listings_checked } = self.summary;
+        let (fingerprint, lines, simulated) = (self.fingerprint, self.lines, self.simulated);
+        format!(
+            "{fingerprint} {lines} {simulated} {revisions} {acknowledged} {unknown} {undecided} {listings_checked}"
+        )
+    }
+
+    pub(crate) fn from_line(line: &str) -> Option<Self> {
+        let numbers: Vec<u64> = line.split(' ').map_while(|number| number.parse().ok()).collect();
+        let [fingerprint, lines, simulated, rest @ ..] = numbers.as_slice() else { return None };
+        let [revisions, acknowledged, unknown, undecided, listings_checked] = *rest else { return None };
+        let summary = Summary {
+            revisions: revisions as usize,
+            acknowledged: acknowledged as usize,
+            unknown: unknown as usize,
+            undecided: undecided as usize,
+            listings_checked: listings_checked as usize,
+        };
+        Some(Self { fingerprint: *fingerprint, lines: *lines, simulated: *simulated, summary })
+    }
+
+    /// Counts another run in.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.lines += other.lines;
+        self.simulated += other.simulated;
+        let (sum, more) = (&mut self.summary, &other.summary);
+        sum.revisions += more.revisions;
+        sum.acknowledged += more.acknowledged;
+        sum.unknown += more.unknown;
+        sum.undecided += more.undecided;
+        sum.listings_checked += more.listings_checked;
+    }
 }
 
 pub(crate) struct Watcher {
@@ -62,8 +99,6 @@ pub(crate) struct Sim {
     pub(crate) script: Script,
     /// When a member was last stopped or started, a direction cut, or the like.
     pub(crate) last_trouble: u64,
-    /// Members whose disks failed: they live again after a restart.
-    pub(crate) broken: std::collections::BTreeSet<usize>,
     /// Members that are paused, until when, and in which life.
     pub(crate) wakes: Vec<(u64, usize, u32)>,
     next_event: u64,
@@ -130,7 +165,6 @@ impl Sim {
             log: Log::default(),
             script: Script::default(),
             last_trouble: 0,
-            broken: Default::default(),
             wakes: Vec::new(),
             next_event: 0,
             busy: false,
@@ -231,7 +265,6 @@ impl Sim {
         }
         self.note(format_args!("member {index} starts"));
         self.last_trouble = self.now;
-        self.broken.remove(&index);
         self.hosts[index].start(self.now, &self.net);
     }
 
@@ -273,7 +306,7 @@ impl Sim {
             self.hosts[index].disk.set_full(false);
             self.hosts[index].paused = false;
             self.hosts[index].register(&self.net);
-            if self.broken.contains(&index) {
+            if self.hosts[index].disk.has_failed() {
                 self.kill(index, false);
             }
             self.start(index);
