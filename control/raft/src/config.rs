@@ -102,6 +102,9 @@ pub(crate) fn openraft(timing: Timing) -> Result<Arc<openraft::Config>, OpenErro
         max_in_snapshot_log_to_keep: u64::MAX / 2,
         replication_lag_threshold: u64::MAX / 2,
         enable_pre_vote: Some(true),
+        // Entries leave a leader while it still writes them. One that was restarted may lack some
+        // that others have, and must not give their places in its term to new ones.
+        enable_leader_restore: Some(false),
         ..openraft::Config::default()
     };
     config.validate().map(Arc::new).map_err(|error| OpenError::Start { why: error.to_string() })

@@ -165,6 +165,15 @@ fn change(event: &WatchEvent) -> Result<(u64, Key, Change), String> {
     }
 }
 
+/// An event in few letters.
+pub(crate) fn brief(event: &WatchEvent) -> String {
+    match change(event) {
+        Ok((revision, key, Change::Put(cell))) => format!("{revision}:{key}={}v{}", cell.value, cell.version),
+        Ok((revision, key, Change::Deleted)) => format!("{revision}:{key}-"),
+        Err(why) => why,
+    }
+}
+
 /// All keys as they were read at one revision, and by whom.
 #[derive(Debug)]
 pub(crate) struct Listing {

@@ -493,7 +493,14 @@ impl Sim {
             return Ok(());
         }
         match result {
-            Ok(batch) => watcher.follower.take(&batch, &mut self.log),
+            Ok(batch) => {
+                let host = watcher.at.map_or(0, |(host, _)| host);
+                let events = batch.events.iter().map(crate::oracle::brief).collect::<Vec<_>>();
+                let upto = batch.revision.0;
+                let what = format_args!("watcher {at} on {host} is up to {upto}: {}", events.join(" "));
+                self.net.lock().trace.add(self.now, what);
+                watcher.follower.take(&batch, &mut self.log)
+            }
             Err(error) => {
                 watcher.at = None;
                 watcher.rests_until = self.now + 40;
