@@ -30,3 +30,4 @@ pub use peers::Peers;
 pub use quic::QuicPeers;
 pub use store::{Leadership, RaftStore};
 pub use types::{Entry, Member, MemberId, Proposal, RaftLogId, Reply, StoredMembership, TypeConfig, Vote};
+pub use wire::{MembershipError, Standing as MemberStatus};

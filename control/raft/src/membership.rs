@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::forward::{self, ADMIN_WITHIN, Changed};
 use crate::store::{Core, RaftStore};
-use crate::types::{Member, MemberId, TypeConfig};
+use crate::types::{Member, MemberId, RaftLogId, TypeConfig};
 use crate::wire::{Admin, Answer, MembershipError, Standing};
 
 /// How many entries a member may lack and still count as caught up.
@@ -348,7 +348,10 @@ async fn propose(core: &Core, step: Step, leaving: Leaving) -> Result<(), Troubl
     let stay = matches!(leaving, Leaving::None);
     let decided = timeout(DECIDE_WITHIN, core.raft.change_membership(step, stay)).await;
     let error = match decided {
-        Ok(Ok(_)) => return Ok(()),
+        Ok(Ok(done)) => {
+            shown(core, done.log_id).await;
+            return Ok(());
+        }
         Ok(Err(error)) => error,
         Err(_) => {
             let why = format!("not decided in {} s; it may still be", DECIDE_WITHIN.as_secs());
@@ -356,6 +359,20 @@ async fn propose(core: &Core, step: Step, leaving: Leaving) -> Result<(), Troubl
         }
     };
     Err(trouble(error))
+}
+
+/// Waits until the metrics, which [`View`] is made of, show a change that was decided.
+async fn shown(core: &Core, at: RaftLogId) {
+    let mut metrics = core.raft.metrics();
+    let shown = async {
+        while *metrics.borrow_watched().membership_config.log_id() < Some(at) {
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // Where they do not, the next plan is made of what they show.
+    let _ = timeout(SILENT, shown).await;
 }
 
 fn trouble(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Trouble {

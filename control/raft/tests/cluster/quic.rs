@@ -157,3 +157,41 @@ async fn a_server_of_another_cluster_is_not_taken_in() {
     ours.stop().await;
     theirs.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_address_changes_while_it_runs_is_found_again() {
+    let authority = authority();
+    let mut servers: Vec<_> = ["s1", "s2", "s3"].map(|name| Server::new(&authority, name)).into();
+    servers[0].start(Start::Bootstrap).await;
+    let founder = Arc::clone(servers[0].store());
+    for server in &mut servers[1..] {
+        server.start(Start::Join).await;
+        founder.add_voter(server.member.clone()).await.unwrap();
+    }
+    let leads = leader(&servers).await;
+    let moves = (leads + 1) % 3;
+    let endpoint = servers[moves].running.as_ref().unwrap().endpoint.clone();
+    endpoint.rebind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let now = endpoint.local_address().to_string();
+    assert_ne!(vec![now.clone()], servers[moves].member.addresses);
+    // Connections that others had made to it are silent from here on.
+    servers[moves].member.addresses = vec![now];
+    let (moved, store) = (servers[moves].member.clone(), Arc::clone(servers[moves].store()));
+    let told = async {
+        while let Err(error) = store.update_member(moved.clone()).await {
+            tracing::debug!(%error, "not told yet");
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(SOON, told).await.unwrap();
+    put_surely(&**servers[leads].store(), "/k", "1").await;
+    crate::support::eventually("it follows again", || async {
+        crate::support::get_local(&*store, "/k").await.as_deref() == Some("1")
+    })
+    .await;
+    drop(store);
+    drop(founder);
+    for server in &mut servers {
+        server.stop().await;
+    }
+}
