@@ -66,6 +66,15 @@ impl SimDisk {
         state.failed = false;
     }
 
+    /// What was to fail later does not.
+    pub(crate) fn calm(&self) {
+        let mut state = self.state.lock();
+        state.full = false;
+        if !state.failed {
+            state.fails_in = None;
+        }
+    }
+
     /// Whether it failed in this life of the process. A member that may not wait in a thread (and
     /// here there are none) ends with the first write that fails, a full disk included.
     pub(crate) fn has_failed(&self) -> bool {

@@ -190,8 +190,8 @@ pub(crate) struct Seen {
     pub(crate) followers: Vec<Follower>,
     pub(crate) listings: Vec<Listing>,
     pub(crate) ops: Vec<Timed<Done>>,
-    /// Whether keys in memory could have been lost, a majority having restarted: then their
-    /// contents are not followed, only their revisions and watches.
+    /// Whether keys in memory could have been lost, a majority having restarted: then they are
+    /// not followed but for their revisions.
     pub(crate) volatile_lost: bool,
 }
 
@@ -346,7 +346,9 @@ impl Seen {
 
     /// No watch left out a revision that it passed.
     fn check_stretches(&self) -> Result<(), String> {
-        for stretch in self.followers.iter().flat_map(|follower| &follower.stretches) {
+        let followed = |stretch: &&Stretch| stretch.home == Home::Durable || !self.volatile_lost;
+        let stretches = self.followers.iter().flat_map(|follower| &follower.stretches);
+        for stretch in stretches.filter(followed) {
             let passed = self.log.entries.range(stretch.from..stretch.upto.max(stretch.from - 1) + 1);
             let passed = passed.filter(|(_, (changes, _))| Home::of_all(changes) == stretch.home);
             let mut seen = stretch.seen.iter().copied().peekable();
