@@ -162,9 +162,14 @@ impl Core {
         if answer.is_none() || self.is_sovereign() {
             return Ok(answer);
         }
-        let index = reads::local_index(self).await?;
-        self.applied_index(index, Instant::now() + forward::REQUEST_WITHIN).await?;
+        self.confirm().await?;
         Ok(self.machine.answer_unchanged(txn)?)
+    }
+
+    /// Makes sure that no newer leader has left this member's state behind.
+    async fn confirm(&self) -> Result<(), LocalError> {
+        let index = reads::local_index(self).await?;
+        Ok(self.applied_index(index, Instant::now() + forward::REQUEST_WITHIN).await?)
     }
 
     /// Refuses where there is no room for more.
@@ -177,9 +182,12 @@ impl Core {
 
     async fn run_volatile(&self, txn: Txn) -> Result<TxnResponse, LocalError> {
         let turn = Arc::clone(&self.volatile_turn).lock_owned().await;
-        let (answer, effects) = self.machine.evaluate_volatile(&txn)?;
+        let (mut answer, mut effects) = self.machine.evaluate_volatile(&txn)?;
+        if effects.is_empty() && !self.is_sovereign() {
+            self.confirm().await?;
+            (answer, effects) = self.machine.evaluate_volatile(&txn)?;
+        }
         if effects.is_empty() {
-            let answer = self.unchanged(&txn).await?.unwrap_or(answer);
             return Ok(self.machine.response(answer)?);
         }
         self.reserve().await?;
