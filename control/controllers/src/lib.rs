@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 /// What the controllers are told at start.
 #[derive(Clone, Debug)]
 pub struct ControllersConfig {
-    /// The CA that serves the API, in PEM: published to every namespace.
-    pub root_ca: String,
+    /// The authorities that sign the API's certificates, in PEM: published to every namespace, and
+    /// again when they change.
+    pub root_ca: tokio::sync::watch::Receiver<String>,
 }
 
 /// Why a controller could not do what it planned; it tries again.

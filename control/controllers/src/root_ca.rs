@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::ResourceExt;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use sampan_client::workqueue::{Next, run_workers};
 use sampan_client::{Informer, ObjectKey, WorkQueue};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{ControllerError, is_active, settled};
@@ -39,7 +40,7 @@ pub fn plan(namespace: Option<&Namespace>, published: Option<&ConfigMap>, root_c
 /// Adds the controller's handlers; the future is the controller.
 pub(crate) fn run(
     client: kube::Client,
-    root_ca: String,
+    mut root_ca: watch::Receiver<String>,
     namespaces: &mut Informer<Namespace>,
     published: &mut Informer<ConfigMap>,
     shutdown: CancellationToken,
@@ -50,13 +51,20 @@ pub(crate) fn run(
     let sender = queue.clone();
     published.on_change(move |change| sender.add(change.key().namespace));
     let (namespaces, published) = (namespaces.reader(), published.reader());
-    let root_ca = Arc::new(root_ca);
     async move {
         if !(namespaces.synced().await && published.synced().await) {
             return;
         }
-        run_workers("root-ca", queue, 1, shutdown, move |name: String| {
-            let (client, root_ca) = (client.clone(), root_ca.clone());
+        let (all, again, now) = (namespaces.clone(), queue.clone(), root_ca.clone());
+        let changes = async move {
+            while root_ca.changed().await.is_ok() {
+                all.list().iter().for_each(|namespace| again.add(namespace.name_any()));
+            }
+            // Whoever knew of changes is gone; the workers go on.
+            std::future::pending::<()>().await;
+        };
+        let workers = run_workers("root-ca", queue, 1, shutdown, move |name: String| {
+            let (client, root_ca) = (client.clone(), now.borrow().clone());
             let namespace = namespaces.get(&ObjectKey::new("", &name));
             let held = published.get(&ObjectKey::new(&name, NAME));
             async move {
@@ -65,8 +73,11 @@ pub(crate) fn run(
                 }
                 Ok::<_, ControllerError>(Next::Wait)
             }
-        })
-        .await;
+        });
+        tokio::select! {
+            () = workers => {}
+            () = changes => {}
+        }
     }
 }
 

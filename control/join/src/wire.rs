@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Member, TokenRole};
 
+/// Among the settings that a node is told: which part of the range of pod addresses is its.
+pub const NODE_INDEX: &str = "node-index";
+
 /// `GET /sampan/v1/ca`: the authorities of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Authority {

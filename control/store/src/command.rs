@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::types::Txn;
+use crate::types::{LeaseId, Txn};
 
 /// Names a cluster; 0 is none yet. A restored cluster gets another, so that members and backups
 /// of the one are no longer taken for the other's.
@@ -139,13 +139,26 @@ pub enum Effect {
         /// The key.
         key: Bytes,
     },
+    /// As [`Effect::Put`], attached to a lease.
+    Attach {
+        /// The key.
+        key: Bytes,
+        /// Its value, in its envelope.
+        value: Bytes,
+        /// The revision at which the key came to be; 0 is this transaction's.
+        create: u64,
+        /// How often it was written since then.
+        version: u64,
+        /// The lease.
+        lease: LeaseId,
+    },
 }
 
 impl Effect {
     fn weight(&self) -> usize {
         const LEAST: usize = 64;
         match self {
-            Self::Put { key, value, .. } => LEAST + key.len() + value.len(),
+            Self::Put { key, value, .. } | Self::Attach { key, value, .. } => LEAST + key.len() + value.len(),
             Self::Delete { key } => LEAST + key.len(),
         }
     }

@@ -3,7 +3,8 @@
 //! Applying the same transactions to the same state gives the same changes everywhere: on the
 //! first run, when the log is replayed, and later on each member of a cluster.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use crate::codec::Codec;
 use crate::record::{Head, Kind, Pos, Record};
 use crate::span::Span;
 use crate::storage::StorageError;
-use crate::types::{Compare, Op, Txn};
+use crate::types::{Compare, LeaseId, Op, Operand, RangeRequest, Refusal, Revision, Txn};
 
 /// The state that a transaction meets.
 pub(crate) trait Lookup {
@@ -22,6 +23,12 @@ pub(crate) trait Lookup {
     fn record(&self, pos: Pos) -> Result<Arc<Record>, StorageError>;
     /// The keys in a span that exist, in order.
     fn live(&self, span: &Span) -> Result<Vec<Head>, StorageError>;
+    /// What an older revision held, see [`Answered`].
+    fn past(&self, request: &RangeRequest, revision: Revision) -> Result<Answered, StorageError>;
+    /// The keys that are attached to a lease, in order.
+    fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, StorageError>;
+    /// Whether a key lives in memory only.
+    fn is_volatile(&self, key: &[u8]) -> bool;
 }
 
 /// One key's change, with the state before it.
@@ -31,12 +38,30 @@ pub(crate) struct Change {
     pub(crate) previous: Option<Arc<Record>>,
 }
 
+/// What a range gave: the first records of it, as many as were asked for, and the count of all.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) revision: u64,
+    pub(crate) records: Vec<Arc<Record>>,
+    pub(crate) count: u64,
+    pub(crate) keys_only: bool,
+    pub(crate) count_only: bool,
+}
+
 /// What one step gave.
 #[derive(Debug)]
 pub(crate) enum Step {
     Put(Option<Arc<Record>>),
     Deleted(Vec<Arc<Record>>),
     Got(Option<Arc<Record>>),
+    Range(Answered),
+    Txn {
+        succeeded: bool,
+        steps: Vec<Step>,
+    },
+    Attached(Vec<Bytes>),
+    /// Stands alone.
+    Refused(Refusal),
 }
 
 /// What a transaction does.
@@ -48,6 +73,26 @@ pub(crate) struct Outcome {
     pub(crate) changes: Vec<Change>,
 }
 
+/// Why a transaction stops halfway.
+enum Stop {
+    Refused(Refusal),
+    Failed(StorageError),
+}
+
+impl From<StorageError> for Stop {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Compacted { requested, oldest } => {
+                Self::Refused(Refusal::Compacted { requested, oldest })
+            }
+            StorageError::Future { requested, current } => {
+                Self::Refused(Refusal::Future { requested, current })
+            }
+            error => Self::Failed(error),
+        }
+    }
+}
+
 /// Runs `txn` as revision `revision` would, changing nothing.
 pub(crate) fn evaluate(
     txn: &Txn,
@@ -55,11 +100,36 @@ pub(crate) fn evaluate(
     state: &dyn Lookup,
     codec: &Codec,
 ) -> Result<Outcome, StorageError> {
-    let succeeded = compares_hold(&txn.compares, state, codec)?;
-    let mut run = Run { revision, state, written: HashMap::new(), changes: Vec::new() };
-    let ops = if succeeded { &txn.success } else { &txn.failure };
-    let steps = ops.iter().map(|op| run.step(op)).collect::<Result<_, _>>()?;
-    Ok(Outcome { succeeded, steps, changes: run.changes })
+    let path = Path::find(txn, state, codec)?;
+    let mut run = Run { revision, state, written: BTreeMap::new(), changes: Vec::new() };
+    let ran = run.check(&path).and_then(|()| run.branch(&path));
+    match ran {
+        Ok(steps) => Ok(Outcome { succeeded: path.succeeded, steps, changes: run.changes }),
+        Err(Stop::Refused(why)) => {
+            Ok(Outcome { succeeded: false, steps: vec![Step::Refused(why)], changes: Vec::new() })
+        }
+        Err(Stop::Failed(error)) => Err(error),
+    }
+}
+
+/// Which branches run: all conditions, inner ones too, are judged on the state before.
+struct Path<'a> {
+    succeeded: bool,
+    ops: &'a [Op],
+    /// One for each inner transaction of `ops`, in order.
+    inner: Vec<Path<'a>>,
+}
+
+impl<'a> Path<'a> {
+    fn find(txn: &'a Txn, state: &dyn Lookup, codec: &Codec) -> Result<Self, StorageError> {
+        let succeeded = compares_hold(&txn.compares, state, codec)?;
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        let inner = ops.iter().filter_map(|op| match op {
+            Op::Txn(inner) => Some(Self::find(inner, state, codec)),
+            _ => None,
+        });
+        Ok(Self { succeeded, ops, inner: inner.collect::<Result<_, _>>()? })
+    }
 }
 
 /// Whether all conditions hold.
@@ -77,36 +147,133 @@ pub(crate) fn compares_hold(
 }
 
 fn holds(compare: &Compare, state: &dyn Lookup, codec: &Codec) -> Result<bool, StorageError> {
-    let head = state.head(compare.key())?.filter(Head::is_live);
+    let head = || Ok::<_, StorageError>(state.head(compare.key())?.filter(Head::is_live));
     Ok(match compare {
-        Compare::ModRevision { revision, .. } => head.map_or(0, |head| head.pos.rev) == revision.0,
-        Compare::CreateRevision { revision, .. } => head.map_or(0, |head| head.create) == revision.0,
-        Compare::Version { version, .. } => head.map_or(0, |head| head.version) == *version,
-        Compare::Value { key, value } => match head {
+        Compare::ModRevision { revision, .. } => head()?.map_or(0, |head| head.pos.rev) == revision.0,
+        Compare::CreateRevision { revision, .. } => head()?.map_or(0, |head| head.create) == revision.0,
+        Compare::Version { version, .. } => head()?.map_or(0, |head| head.version) == *version,
+        Compare::Value { key, value } => match head()? {
             Some(head) => {
                 let record = state.record(head.pos)?;
                 codec.decode(key, &record.value)? == codec.decode(key, value)?
             }
             None => false,
         },
+        Compare::Each { key, end: None, relation, operand } => {
+            relation_holds(head()?, *relation, &operand.opened(key, codec)?, state, codec)?
+        }
+        Compare::Each { key, end, relation, operand } => {
+            let heads = state.live(&Span::new(key, end.as_ref()))?;
+            let operand = operand.opened(key, codec)?;
+            if heads.is_empty() {
+                return relation_holds(None, *relation, &operand, state, codec);
+            }
+            for head in heads {
+                if !relation_holds(Some(head), *relation, &operand, state, codec)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
     })
+}
+
+/// Whether a key, or one that was never written, stands so to an operand out of its envelope.
+fn relation_holds(
+    head: Option<Head>,
+    relation: crate::types::Relation,
+    operand: &Operand,
+    state: &dyn Lookup,
+    codec: &Codec,
+) -> Result<bool, StorageError> {
+    // Numbers of the store never come near the sign.
+    let number = |number: Option<u64>, operand: i64| {
+        i64::try_from(number.unwrap_or(0)).map_or(Ordering::Greater, |number| number.cmp(&operand))
+    };
+    let ordering = match operand {
+        Operand::Version(operand) => number(head.map(|head| head.version), *operand),
+        Operand::CreateRevision(operand) => number(head.map(|head| head.create), *operand),
+        Operand::ModRevision(operand) => number(head.map(|head| head.pos.rev), *operand),
+        Operand::Lease(operand) => head.map_or(0, |head| head.kind.lease().0).cmp(operand),
+        Operand::Value(operand) => {
+            let Some(head) = head else { return Ok(false) };
+            let record = state.record(head.pos)?;
+            codec.decode(&record.key, &record.value)?.cmp(operand)
+        }
+    };
+    Ok(relation.holds(ordering))
+}
+
+impl Operand {
+    /// The operand with its value out of its envelope.
+    fn opened(&self, key: &Bytes, codec: &Codec) -> Result<Self, StorageError> {
+        Ok(match self {
+            Self::Value(value) => Self::Value(codec.decode(key, value)?),
+            other => other.clone(),
+        })
+    }
 }
 
 /// A transaction halfway: the state, and what its own steps changed so far.
 struct Run<'a> {
     revision: u64,
     state: &'a dyn Lookup,
-    written: HashMap<Bytes, Arc<Record>>,
+    written: BTreeMap<Bytes, Arc<Record>>,
     changes: Vec<Change>,
 }
 
 impl Run<'_> {
-    fn step(&mut self, op: &Op) -> Result<Step, StorageError> {
-        match op {
-            Op::Put { key, value } => self.put(key, value).map(Step::Put),
-            Op::Delete { key, end: None } => self.delete_key(key).map(Step::Deleted),
-            Op::Delete { key, end } => self.delete_span(&Span::new(key, end.as_ref())).map(Step::Deleted),
-            Op::Get { key } => self.get(key).map(Step::Got),
+    /// Refuses what the state does not allow, before anything is done.
+    fn check(&self, path: &Path<'_>) -> Result<(), Stop> {
+        let mut inner = path.inner.iter();
+        for op in path.ops {
+            match op {
+                Op::Write { key, value, lease } => {
+                    let keeps = value.is_none() || lease.is_none();
+                    if keeps && self.state.head(key)?.is_none_or(|head| !head.is_live()) {
+                        return Err(Stop::Refused(Refusal::KeyNotFound { key: key.clone() }));
+                    }
+                    let lease = lease.filter(|lease| !lease.is_none());
+                    if let Some(lease) = lease
+                        && self.state.head(&lease.key())?.is_none_or(|head| !head.is_live())
+                    {
+                        return Err(Stop::Refused(Refusal::LeaseNotFound { lease }));
+                    }
+                }
+                Op::Txn(_) => inner.next().map_or(Ok(()), |inner| self.check(inner))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn branch(&mut self, path: &Path<'_>) -> Result<Vec<Step>, Stop> {
+        let mut inner = path.inner.iter();
+        path.ops.iter().map(|op| self.step(op, &mut inner)).collect()
+    }
+
+    fn step<'p>(&mut self, op: &Op, inner: &mut impl Iterator<Item = &'p Path<'p>>) -> Result<Step, Stop> {
+        Ok(match op {
+            Op::Put { key, value } => Step::Put(self.put(key, Some(value), Some(LeaseId::NONE))?),
+            Op::Write { key, value, lease } => Step::Put(self.put(key, value.as_ref(), *lease)?),
+            Op::Delete { key, end: None } => Step::Deleted(self.delete_key(key)?.into_iter().collect()),
+            Op::Delete { key, end } => Step::Deleted(self.delete_span(&Span::new(key, end.as_ref()))?),
+            Op::Get { key } => Step::Got(self.get(key)?),
+            Op::Range(request) => Step::Range(self.range(request)?),
+            Op::Txn(_) => match inner.next() {
+                Some(path) => Step::Txn { succeeded: path.succeeded, steps: self.branch(path)? },
+                None => Step::Txn { succeeded: false, steps: Vec::new() },
+            },
+            Op::Revoke { lease } => Step::Deleted(self.revoke(*lease)?),
+            Op::Attached { lease } => Step::Attached(self.attached(*lease)?),
+        })
+    }
+
+    /// The newest record of a key, this transaction's own included.
+    fn head(&self, key: &Bytes) -> Result<Option<Head>, StorageError> {
+        match self.written.get(key) {
+            Some(record) => Ok(Some(record.head())),
+            None => self.state.head(key),
         }
     }
 
@@ -120,54 +287,112 @@ impl Run<'_> {
         }
     }
 
-    fn put(&mut self, key: &Bytes, value: &Bytes) -> Result<Option<Arc<Record>>, StorageError> {
-        let head = self.state.head(key)?;
+    fn put(
+        &mut self,
+        key: &Bytes,
+        value: Option<&Bytes>,
+        lease: Option<LeaseId>,
+    ) -> Result<Option<Arc<Record>>, StorageError> {
+        let head = self.head(key)?;
         let live = head.filter(Head::is_live);
-        let previous = live.map(|head| self.state.record(head.pos)).transpose()?;
+        let previous = self.get(key)?;
+        let kept = || previous.as_ref().map(|previous| previous.value.clone());
         let record = Record {
             pos: self.next_pos(),
             key: key.clone(),
-            value: value.clone(),
+            value: value.cloned().or_else(kept).unwrap_or_default(),
             create: live.map_or(self.revision, |head| head.create),
             version: live.map_or(1, |head| head.version + 1),
             prev: head.map_or(Pos::NONE, |head| head.pos),
-            kind: Kind::Put,
+            kind: lease.map_or(live.map_or(Kind::Put, |head| head.kind), Kind::live),
         };
         self.change(record, previous.clone());
         Ok(previous)
     }
 
-    fn delete_key(&mut self, key: &Bytes) -> Result<Vec<Arc<Record>>, StorageError> {
-        let head = self.state.head(key)?.filter(Head::is_live);
-        self.delete(head.into_iter().collect())
+    fn range(&self, request: &RangeRequest) -> Result<Answered, StorageError> {
+        if let Some(revision) = request.revision {
+            return self.state.past(request, revision);
+        }
+        let span = Span::new(&request.start, request.end.as_ref());
+        let wanted = if request.limit == 0 { usize::MAX } else { request.limit };
+        let own = self.written.iter().any(|(key, _)| span.contains(key));
+        let (count, records) = if own {
+            let all = self.all(&span)?;
+            (all.len(), all.into_iter().take(if request.count_only { 0 } else { wanted }).collect())
+        } else {
+            let heads = self.state.live(&span)?;
+            let wanted = if request.count_only { 0 } else { wanted };
+            let load = |head: &Head| self.state.record(head.pos);
+            (heads.len(), heads.iter().take(wanted).map(load).collect::<Result<_, _>>()?)
+        };
+        Ok(Answered {
+            revision: if self.changes.is_empty() { self.revision - 1 } else { self.revision },
+            records,
+            count: count as u64,
+            keys_only: request.keys_only,
+            count_only: request.count_only,
+        })
+    }
+
+    /// All records of a span that exist at this step.
+    fn all(&self, span: &Span) -> Result<Vec<Arc<Record>>, StorageError> {
+        let mut all = BTreeMap::new();
+        for head in self.state.live(span)? {
+            let record = self.state.record(head.pos)?;
+            all.insert(record.key.clone(), record);
+        }
+        for (key, record) in self.written.iter().filter(|(key, _)| span.contains(key)) {
+            all.insert(key.clone(), Arc::clone(record));
+        }
+        Ok(all.into_values().filter(|record| record.is_live()).collect())
+    }
+
+    fn delete_key(&mut self, key: &Bytes) -> Result<Option<Arc<Record>>, StorageError> {
+        let Some(previous) = self.get(key)? else { return Ok(None) };
+        let record = Record {
+            pos: self.next_pos(),
+            key: key.clone(),
+            value: Bytes::new(),
+            create: previous.create,
+            version: previous.version + 1,
+            prev: previous.pos,
+            kind: Kind::Tombstone,
+        };
+        self.change(record, Some(Arc::clone(&previous)));
+        Ok(Some(previous))
     }
 
     fn delete_span(&mut self, span: &Span) -> Result<Vec<Arc<Record>>, StorageError> {
-        let heads = self.state.live(span)?;
-        self.delete(heads)
+        let keys: Vec<Bytes> = self.all(span)?.iter().map(|record| record.key.clone()).collect();
+        self.delete_all(&keys)
     }
 
-    fn delete(&mut self, heads: Vec<Head>) -> Result<Vec<Arc<Record>>, StorageError> {
-        let mut deleted = Vec::with_capacity(heads.len());
-        for head in heads {
-            let previous = self.state.record(head.pos)?;
-            // A step before this one deleted the key already.
-            if self.written.contains_key(&previous.key) {
-                continue;
-            }
-            let record = Record {
-                pos: self.next_pos(),
-                key: previous.key.clone(),
-                value: Bytes::new(),
-                create: head.create,
-                version: head.version + 1,
-                prev: head.pos,
-                kind: Kind::Tombstone,
-            };
-            self.change(record, Some(Arc::clone(&previous)));
-            deleted.push(previous);
+    fn delete_all(&mut self, keys: &[Bytes]) -> Result<Vec<Arc<Record>>, StorageError> {
+        let mut deleted = Vec::with_capacity(keys.len());
+        for key in keys {
+            deleted.extend(self.delete_key(key)?);
         }
         Ok(deleted)
+    }
+
+    /// Keys that live in memory only are not this transaction's to delete: the log could not
+    /// repeat it.
+    fn revoke(&mut self, lease: LeaseId) -> Result<Vec<Arc<Record>>, StorageError> {
+        let mut keys = self.attached(lease)?;
+        keys.retain(|key| !self.state.is_volatile(key));
+        keys.push(lease.key());
+        self.delete_all(&keys)
+    }
+
+    /// The keys that are attached to a lease at this step, in order.
+    fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, StorageError> {
+        let mut keys = self.state.attached(lease)?;
+        keys.retain(|key| !self.written.contains_key(key));
+        let own = self.written.values().filter(|record| record.kind == Kind::Leased(lease));
+        keys.extend(own.map(|record| record.key.clone()));
+        keys.sort_unstable();
+        Ok(keys)
     }
 
     fn next_pos(&self) -> Pos {
@@ -188,6 +413,17 @@ mod tests {
     use crate::types::Revision;
 
     impl Lookup for Layer {
+        fn past(&self, _: &RangeRequest, _: Revision) -> Result<Answered, StorageError> {
+            unreachable!("these tests read the newest state")
+        }
+        fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, StorageError> {
+            let attached = |head: &&Head| head.kind.lease() == lease;
+            let keys = self.all_heads().filter(|(_, head)| attached(head)).map(|(key, _)| key.clone());
+            Ok(keys.collect())
+        }
+        fn is_volatile(&self, _: &[u8]) -> bool {
+            false
+        }
         fn head(&self, key: &[u8]) -> Result<Option<Head>, StorageError> {
             Ok(Layer::head(self, key))
         }
@@ -280,6 +516,7 @@ mod tests {
             .map(|step| match step {
                 Step::Got(record) | Step::Put(record) => usize::from(record.is_some()),
                 Step::Deleted(records) => records.len(),
+                other => panic!("{other:?}"),
             })
             .collect();
         assert_eq!(found, [1, 1, 0, 1, 0, 1]);

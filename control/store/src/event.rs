@@ -44,7 +44,7 @@ impl Event {
             None => None,
         };
         Ok(match record.kind {
-            Kind::Put => {
+            Kind::Put | Kind::Leased(_) => {
                 WatchEvent::Put { kv: key_value(record, shared(&self.value, record, codec)?), previous }
             }
             Kind::Tombstone => {
@@ -70,6 +70,7 @@ pub(crate) fn key_value(record: &Record, value: Bytes) -> KeyValue {
         create_revision: Revision(record.create),
         mod_revision: Revision(record.pos.rev),
         version: record.version,
+        lease: record.kind.lease(),
     }
 }
 

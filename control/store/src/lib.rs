@@ -8,6 +8,7 @@
 //! transaction over the machine goes: prepared, into the [`wal`] by whoever orders commands,
 //! applied, [`Storage::watch`]'s hub; later, in the background, into the tables.
 
+mod attached;
 mod codec;
 mod command;
 pub mod conformance;
@@ -43,6 +44,6 @@ pub use snapshot::{SnapshotCheck, SnapshotFault, SnapshotInfo};
 pub use storage::{Storage, StorageError, WatchStream};
 pub use txn::MAX_TXN_BYTES;
 pub use types::{
-    Compare, KeyValue, Op, OpResult, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch,
-    WatchEvent, WatchRequest, prefix_end,
+    Compare, KeyValue, LeaseId, Op, OpResult, Operand, RangeRequest, RangeResponse, Refusal, Relation,
+    Revision, Txn, TxnResponse, WatchBatch, WatchEvent, WatchRequest, prefix_end,
 };

@@ -5,16 +5,18 @@
 //! in-memory store); anybody reads, see [`crate::read`]. Applying is deterministic: the log
 //! replayed over the tables gives the state that was acknowledged, on every member.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+use crate::attached::Attached;
 use crate::codec::Codec;
 use crate::command::{ClusterId, Effect};
-use crate::evaluate::{self, Change, Lookup, Outcome, Step};
-use crate::event::decoded;
+use crate::evaluate::{self, Answered, Change, Lookup, Outcome, Step};
+use crate::event::{decoded, key_value};
 use crate::hub::Hub;
 use crate::layer::{Layer, Tombstones};
 use crate::read::Reader;
@@ -23,7 +25,7 @@ use crate::snapshot::{Header, REVISION_LEAP};
 use crate::span::Span;
 use crate::storage::StorageError;
 use crate::tables::TablesRead;
-use crate::types::{OpResult, Revision, Txn, TxnResponse};
+use crate::types::{LeaseId, OpResult, RangeResponse, Revision, Txn, TxnResponse};
 use crate::wal::LogId;
 
 /// The counters of the state machine; a checkpoint writes them with the records.
@@ -94,6 +96,8 @@ pub(crate) struct State {
     /// until a reign begins or another member's copy was taken.
     pub(crate) volatile_whole: bool,
     pub(crate) position: Position,
+    /// Keys by lease, once somebody asked for them.
+    pub(crate) attached: Option<Attached>,
     /// Set once the tables are gone: what is left would look like an answer.
     pub(crate) closed: bool,
 }
@@ -162,10 +166,8 @@ impl Core {
 
     /// Where a transaction belongs; one that mixes both homes could not be replayed.
     pub(crate) fn home(&self, txn: &Txn) -> Result<Home, StorageError> {
-        let compared = txn.compares.iter().map(|compare| Span::new(compare.key(), None));
-        let touched = txn.success.iter().chain(&txn.failure).map(crate::types::Op::span);
         let mut home = None;
-        for span in compared.chain(touched) {
+        for span in crate::txn::spans(txn) {
             let here = if self.volatile_prefixes.iter().any(|prefix| span.lies_within(prefix)) {
                 Home::Volatile
             } else if self.touches_volatile(&span) {
@@ -238,18 +240,10 @@ impl Core {
         let revision = self.state.read().position.revision;
         let Outcome { succeeded, steps, changes } =
             evaluate::evaluate(txn, revision + 1, &reader, &self.codec)?;
-        let effects = changes
-            .iter()
-            .map(|Change { record, previous }| match record.kind {
-                Kind::Put => Effect::Put {
-                    key: record.key.clone(),
-                    value: record.value.clone(),
-                    create: if previous.is_some() { record.create } else { 0 },
-                    version: record.version,
-                },
-                Kind::Tombstone => Effect::Delete { key: record.key.clone() },
-            })
-            .collect();
+        // What an inner transaction deletes that another one wrote is only deleted.
+        let last: BTreeMap<&Bytes, &Change> =
+            changes.iter().map(|change| (&change.record.key, change)).collect();
+        let effects = last.into_values().map(|change| effect(change, revision)).collect();
         Ok((Answer { revision, succeeded, steps }, effects))
     }
 
@@ -260,21 +254,25 @@ impl Core {
         let mut changes = Vec::with_capacity(effects.len());
         let mut unknown = Vec::new();
         for effect in effects {
-            let (Effect::Put { key, .. } | Effect::Delete { key }) = effect;
+            let (Effect::Put { key, .. } | Effect::Delete { key } | Effect::Attach { key, .. }) = effect;
             let head = reader.head(key)?;
             let live = head.filter(Head::is_live);
             let previous = live.map(|head| reader.record(head.pos)).transpose()?;
             let pos = Pos { rev: revision, sub: changes.len() as u32 };
             let prev = head.map_or(Pos::NONE, |head| head.pos);
             let record = match effect {
-                Effect::Put { key, value, create, version } => Record {
+                Effect::Put { key, value, create, version }
+                | Effect::Attach { key, value, create, version, .. } => Record {
                     pos,
                     key: key.clone(),
                     value: value.clone(),
                     create: if *create == 0 { revision } else { *create },
                     version: *version,
                     prev,
-                    kind: Kind::Put,
+                    kind: match effect {
+                        Effect::Attach { lease, .. } => Kind::live(*lease),
+                        _ => Kind::Put,
+                    },
                 },
                 Effect::Delete { key } => {
                     let Some(head) = live else {
@@ -360,6 +358,7 @@ impl Core {
                 state.volatile.insert(Arc::new(record));
             }
         }
+        state.attached = None;
         let revision = state.position.revision;
         state.volatile_oldest = revision;
         state.volatile_whole = true;
@@ -368,7 +367,11 @@ impl Core {
     fn install(&self, revision: u64, changes: &[Change]) {
         let mut state = self.state.write();
         state.position.revision = revision;
-        for Change { record, previous } in changes {
+        for change in changes {
+            if let Some(attached) = &mut state.attached {
+                attached.follow(change);
+            }
+            let Change { record, previous } = change;
             if self.is_volatile(&record.key) {
                 state.volatile.insert(Arc::clone(record));
                 continue;
@@ -422,42 +425,82 @@ impl Core {
 
     /// An answer as callers get it.
     pub(crate) fn response(&self, answer: Answer) -> Result<TxnResponse, StorageError> {
+        let Answer { revision, succeeded, steps } = answer;
+        Ok(TxnResponse { revision: Revision(revision), succeeded, results: self.results(steps)? })
+    }
+
+    fn results(&self, steps: Vec<Step>) -> Result<Vec<OpResult>, StorageError> {
+        steps.into_iter().map(|step| self.result(step)).collect()
+    }
+
+    fn result(&self, step: Step) -> Result<OpResult, StorageError> {
         let one = |record: Option<_>| -> Result<_, StorageError> {
             record.map(|record: Arc<_>| decoded(&record, &self.codec)).transpose()
         };
-        let results = answer
-            .steps
-            .into_iter()
-            .map(|step| {
-                Ok(match step {
-                    Step::Put(previous) => OpResult::Put { previous: one(previous)? },
-                    Step::Got(record) => OpResult::Got { kv: one(record)? },
-                    Step::Deleted(records) => OpResult::Deleted {
-                        previous: records
-                            .iter()
-                            .map(|record| decoded(record, &self.codec))
-                            .collect::<Result<_, _>>()?,
-                    },
-                })
-            })
-            .collect::<Result<_, StorageError>>()?;
-        Ok(TxnResponse { revision: Revision(answer.revision), succeeded: answer.succeeded, results })
+        Ok(match step {
+            Step::Put(previous) => OpResult::Put { previous: one(previous)? },
+            Step::Got(record) => OpResult::Got { kv: one(record)? },
+            Step::Deleted(records) => OpResult::Deleted {
+                previous: records
+                    .iter()
+                    .map(|record| decoded(record, &self.codec))
+                    .collect::<Result<_, _>>()?,
+            },
+            Step::Range(answered) => OpResult::Range(self.range_response(&answered)?),
+            Step::Txn { succeeded, steps } => OpResult::Txn { succeeded, results: self.results(steps)? },
+            Step::Attached(keys) => OpResult::Attached { keys },
+            Step::Refused(why) => OpResult::Refused(why),
+        })
+    }
+
+    /// A range's records as callers get them.
+    pub(crate) fn range_response(&self, answered: &Answered) -> Result<RangeResponse, StorageError> {
+        let Answered { revision, records, count, keys_only, count_only } = answered;
+        let one = |record: &Arc<Record>| match keys_only {
+            true => Ok(key_value(record, Bytes::new())),
+            false => decoded(record, &self.codec),
+        };
+        let kvs = records.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+        let more = !count_only && *count > kvs.len() as u64;
+        Ok(RangeResponse { revision: Revision(*revision), kvs, more, count: *count })
     }
 
     /// The transaction with its values in their envelopes, as it is logged.
     pub(crate) fn encode(&self, mut txn: Txn) -> Result<Txn, StorageError> {
-        use crate::types::{Compare, Op};
-        for compare in &mut txn.compares {
-            if let Compare::Value { key, value } = compare {
-                *value = self.codec.encode(key, value)?;
-            }
-        }
-        for op in txn.success.iter_mut().chain(&mut txn.failure) {
-            if let Op::Put { key, value } = op {
-                *value = self.codec.encode(key, value)?;
-            }
-        }
+        crate::txn::change_values(&mut txn, &mut |key, value| {
+            *value = self.codec.encode(key, value)?;
+            Ok(())
+        })?;
         Ok(txn)
+    }
+
+    /// The keys that are attached to a lease, in order. Reads the tables when first asked.
+    pub(crate) fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, StorageError> {
+        loop {
+            if let Some(attached) = &self.state.read().attached {
+                return Ok(attached.keys(lease));
+            }
+            let (built, revision) = self.find_attached()?;
+            let mut state = self.state.write();
+            state.check_open()?;
+            // What was applied meanwhile is missing in what was built.
+            if state.position.revision == revision {
+                state.attached.get_or_insert(built);
+            }
+        }
+    }
+}
+
+/// What a change that was evaluated after `revision` does to its key, whenever it is applied.
+fn effect(change: &Change, revision: u64) -> Effect {
+    let Change { record, .. } = change;
+    let (key, value) = (record.key.clone(), record.value.clone());
+    let create = if record.create > revision { 0 } else { record.create };
+    let version = record.version;
+    match record.kind {
+        Kind::Put => Effect::Put { key, value, create, version },
+        Kind::Leased(lease) => Effect::Attach { key, value, create, version, lease },
+        Kind::Tombstone => Effect::Delete { key },
     }
 }
 

@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::evaluate::{Change, Lookup};
-use crate::event::decoded;
+use crate::attached::Attached;
+use crate::evaluate::{Answered, Change, Lookup};
 use crate::machine::{Core, Frozen, State};
 use crate::record::{Head, Kind, Pos, Record};
 use crate::span::Span;
 use crate::storage::StorageError;
 use crate::tables::TablesRead;
-use crate::types::{KeyValue, RangeRequest, RangeResponse, Revision};
+use crate::types::{LeaseId, RangeRequest, RangeResponse, Revision};
 
 /// The newest state, for the one writer: nothing moves under it but a finished checkpoint,
 /// whose generation it keeps hold of.
@@ -63,6 +63,19 @@ impl Lookup for Reader<'_> {
         }
         let record = self.tables.as_ref().map_or(Ok(None), |tables| tables.record(pos))?;
         record.map(Arc::new).ok_or_else(|| missing(pos))
+    }
+
+    fn past(&self, request: &RangeRequest, revision: Revision) -> Result<Answered, StorageError> {
+        let span = Span::new(&request.start, request.end.as_ref());
+        self.core.records(&span, request, Some(revision.0))
+    }
+
+    fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, StorageError> {
+        self.core.attached(lease)
+    }
+
+    fn is_volatile(&self, key: &[u8]) -> bool {
+        self.core.is_volatile(key)
     }
 
     fn live(&self, span: &Span) -> Result<Vec<Head>, StorageError> {
@@ -238,7 +251,7 @@ fn seen(state: &State, mut pos: Pos, at: u64) -> Seen {
         let Some(record) = in_memory(state, pos) else { return Seen::Below(pos) };
         if pos.rev <= at {
             return match record.kind {
-                Kind::Put => Seen::Live(Arc::clone(record)),
+                Kind::Put | Kind::Leased(_) => Seen::Live(Arc::clone(record)),
                 Kind::Tombstone => Seen::Absent,
             };
         }
@@ -283,23 +296,52 @@ impl Core {
     }
 
     fn range_over(&self, span: &Span, request: &RangeRequest) -> Result<RangeResponse, StorageError> {
-        let cut = Cut::take(self, span, request.revision.map(|revision| revision.0))?;
-        let mut kvs: Vec<KeyValue> = Vec::new();
+        let at = request.revision.map(|revision| revision.0);
+        self.range_response(&self.records(span, request, at)?)
+    }
+
+    /// The records that a range finds at a revision, or at the newest.
+    fn records(
+        &self,
+        span: &Span,
+        request: &RangeRequest,
+        at: Option<u64>,
+    ) -> Result<Answered, StorageError> {
+        let cut = Cut::take(self, span, at)?;
+        let wanted = match (request.count_only, request.limit) {
+            (true, _) => 0,
+            (false, 0) => usize::MAX,
+            (false, limit) => limit,
+        };
+        let mut records = Vec::new();
         let mut count = 0;
         cut.visit(span, |found| {
             count += 1;
-            if request.limit == 0 || kvs.len() < request.limit {
-                let record = cut.load(found)?;
-                kvs.push(if request.keys_only {
-                    crate::event::key_value(&record, Bytes::new())
-                } else {
-                    decoded(&record, &self.codec)?
-                });
+            if records.len() < wanted {
+                records.push(cut.load(found)?);
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        let more = count > kvs.len() as u64;
-        Ok(RangeResponse { revision: Revision(cut.revision), kvs, more, count })
+        let RangeRequest { keys_only, count_only, .. } = *request;
+        Ok(Answered { revision: cut.revision, records, count, keys_only, count_only })
+    }
+
+    /// Which keys are attached to which lease, and at which revision that was.
+    pub(crate) fn find_attached(&self) -> Result<(Attached, u64), StorageError> {
+        let span = Span::all();
+        let cut = Cut::take(self, &span, None)?;
+        let mut attached = Attached::default();
+        cut.visit(&span, |found| {
+            let lease = match &found {
+                Found::Loaded(record) => record.kind.lease(),
+                Found::Stored(head) => head.kind.lease(),
+            };
+            if !lease.is_none() {
+                attached.insert(lease, cut.load(found)?.key.clone());
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok((attached, cut.revision))
     }
 
     /// The changes of a span in `from..=upto`, whole revisions, about `max` at a time, and the

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::storage::StorageError;
+use crate::types::LeaseId;
 
 /// Where a record stands: its revision, and its place among the changes of that revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,6 +39,27 @@ pub(crate) enum Kind {
     Put,
     /// The key was deleted.
     Tombstone,
+    /// The key has a value, and goes with this lease.
+    Leased(LeaseId),
+}
+
+impl Kind {
+    /// What a key with a value is that goes with `lease`.
+    pub(crate) fn live(lease: LeaseId) -> Self {
+        if lease.is_none() { Self::Put } else { Self::Leased(lease) }
+    }
+
+    pub(crate) fn is_live(self) -> bool {
+        self != Self::Tombstone
+    }
+
+    /// The lease of a key that has a value.
+    pub(crate) fn lease(self) -> LeaseId {
+        match self {
+            Self::Leased(lease) => lease,
+            Self::Put | Self::Tombstone => LeaseId::NONE,
+        }
+    }
 }
 
 /// One change of one key.
@@ -67,7 +89,7 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn is_live(&self) -> bool {
-        self.kind == Kind::Put
+        self.kind.is_live()
     }
 
     pub(crate) fn to_bytes(self) -> Result<Vec<u8>, StorageError> {
@@ -105,7 +127,7 @@ const CRC: usize = 4;
 
 impl Record {
     pub(crate) fn is_live(&self) -> bool {
-        self.kind == Kind::Put
+        self.kind.is_live()
     }
 
     pub(crate) fn head(&self) -> Head {
@@ -208,6 +230,15 @@ mod tests {
         let record = record();
         let bytes = record.to_bytes().unwrap();
         assert_eq!(Record::from_bytes(record.pos, &bytes).unwrap(), record);
+    }
+
+    #[test]
+    fn kinds_keep_their_stored_form() {
+        let table =
+            [(Kind::Put, vec![0]), (Kind::Tombstone, vec![1]), (Kind::Leased(LeaseId(-1)), vec![2, 1])];
+        for (kind, bytes) in table {
+            assert_eq!(postcard::to_allocvec(&kind).unwrap(), bytes, "{kind:?}");
+        }
     }
 
     #[test]

@@ -19,11 +19,14 @@ use crate::read::Cut;
 use crate::record::{Kind, Pos, Record};
 use crate::span::Span;
 use crate::storage::StorageError;
+use crate::types::{LeaseId, prefix_end};
 
 pub use check::{SnapshotCheck, SnapshotFault, SnapshotInfo};
 
 const MAGIC: &[u8; 16] = b"sampan snapshot\n";
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
+/// What a snapshot without leases has: programs that know no leases can read it.
+const FORMAT_WITHOUT_LEASES: u16 = 1;
 /// Rows are gathered into frames of about this size.
 const FRAME_BYTES: usize = 256 << 10;
 /// No frame is larger: one row, its key and envelope included, is well below.
@@ -45,7 +48,11 @@ pub(crate) struct Header {
 enum Part {
     Header(Header),
     Rows(Vec<Row>),
-    End { rows: u64 },
+    End {
+        rows: u64,
+    },
+    /// Rows of which some are attached to leases. Format 2.
+    LeasedRows(Vec<(Row, LeaseId)>),
 }
 
 /// One live key.
@@ -69,7 +76,8 @@ pub(crate) fn produce(
     let header = Header { revision: cut.revision, changed: cut.changed };
     let mut writer = Writer::default();
     let mut begin = MAGIC.to_vec();
-    begin.extend_from_slice(&FORMAT.to_le_bytes());
+    let format = if has_leases(&cut)? { FORMAT } else { FORMAT_WITHOUT_LEASES };
+    begin.extend_from_slice(&format.to_le_bytes());
     begin.extend(writer.frame(&Part::Header(header.clone()))?);
     sink(begin)?;
     let mut rows = Rows::default();
@@ -92,25 +100,47 @@ impl Row {
         &self.key
     }
 
-    pub(crate) fn of(record: &Record) -> Self {
-        Self {
+    /// The row of a record, and its lease.
+    pub(crate) fn of(record: &Record) -> (Self, LeaseId) {
+        let row = Self {
             pos: record.pos,
             create: record.create,
             version: record.version,
             key: record.key.clone(),
             value: record.value.clone(),
-        }
+        };
+        (row, record.kind.lease())
     }
 
-    pub(crate) fn into_record(self) -> Record {
+    pub(crate) fn into_record(self, lease: LeaseId) -> Record {
         let Self { pos, create, version, key, value } = self;
-        Record { pos, key, value, create, version, prev: Pos::NONE, kind: Kind::Put }
+        Record { pos, key, value, create, version, prev: Pos::NONE, kind: Kind::live(lease) }
     }
+
+    /// Rows of which none is attached to a lease; else all as they were.
+    pub(crate) fn without_leases(rows: Vec<(Self, LeaseId)>) -> Result<Vec<Self>, Vec<(Self, LeaseId)>> {
+        if rows.iter().all(|(_, lease)| lease.is_none()) {
+            Ok(rows.into_iter().map(|(row, _)| row).collect())
+        } else {
+            Err(rows)
+        }
+    }
+}
+
+/// Whether there is any lease; where there is none, no key is attached to one.
+fn has_leases(cut: &Cut) -> Result<bool, StorageError> {
+    let prefix = Bytes::from_static(LeaseId::PREFIX);
+    let mut found = false;
+    cut.visit(&Span::new(&prefix, Some(&prefix_end(&prefix))), |_| {
+        found = true;
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(found)
 }
 
 #[derive(Default)]
 struct Rows {
-    rows: Vec<Row>,
+    rows: Vec<(Row, LeaseId)>,
     bytes: usize,
     total: u64,
 }
@@ -124,7 +154,7 @@ impl Rows {
 
     fn take(&mut self) -> Part {
         self.bytes = 0;
-        Part::Rows(std::mem::take(&mut self.rows))
+        Row::without_leases(std::mem::take(&mut self.rows)).map_or_else(Part::LeasedRows, Part::Rows)
     }
 }
 
@@ -175,7 +205,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let mut reader = Self { from, codec, header, chain: 0, last_key: None, rows: 0 };
         match reader.part().await? {
             Part::Header(header) => reader.header = header,
-            Part::Rows(_) | Part::End { .. } => return Err(unsound("it has no header")),
+            Part::Rows(_) | Part::LeasedRows(_) | Part::End { .. } => {
+                return Err(unsound("it has no header"));
+            }
         }
         Ok(reader)
     }
@@ -189,23 +221,29 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         match self.part().await? {
             Part::Header(_) => Err(unsound("it has two headers")),
             Part::Rows(rows) => {
-                rows.into_iter().map(|row| self.check(row)).collect::<Result<_, _>>().map(Some)
+                let rows = rows.into_iter().map(|row| self.check(row, LeaseId::NONE));
+                rows.collect::<Result<_, _>>().map(Some)
+            }
+            Part::LeasedRows(rows) => {
+                let rows = rows.into_iter().map(|(row, lease)| self.check(row, lease));
+                rows.collect::<Result<_, _>>().map(Some)
             }
             Part::End { rows } if rows == self.rows => Ok(None),
             Part::End { rows } => Err(unsound(&format!("it has {} keys instead of {rows}", self.rows))),
         }
     }
 
-    fn check(&mut self, row: Row) -> Result<Record, StorageError> {
-        let Row { pos, create, version, key, value } = row;
-        if self.last_key.as_ref().is_some_and(|last| *last >= key) || pos.rev > self.header.revision {
+    fn check(&mut self, row: Row, lease: LeaseId) -> Result<Record, StorageError> {
+        let record = row.into_record(lease);
+        let Record { pos, key, value, .. } = &record;
+        if self.last_key.as_ref().is_some_and(|last| last >= key) || pos.rev > self.header.revision {
             return Err(unsound("its keys are not in order"));
         }
         // Whether this store can open the value is better known now than later.
-        self.codec.decode(&key, &value).map_err(|error| unsound(&error.to_string()))?;
+        self.codec.decode(key, value).map_err(|error| unsound(&error.to_string()))?;
         self.last_key = Some(key.clone());
         self.rows += 1;
-        Ok(Record { pos, key, value, create, version, prev: Pos::NONE, kind: Kind::Put })
+        Ok(record)
     }
 
     async fn part(&mut self) -> Result<Part, StorageError> {

@@ -7,10 +7,13 @@ use bytes::Bytes;
 
 use crate::span::Span;
 use crate::storage::StorageError;
-use crate::types::{Compare, Op, Txn};
+use crate::types::{Compare, Op, Operand, Txn};
 
 /// The most bytes that the keys and values of one transaction may have together (etcd's limit).
 pub const MAX_TXN_BYTES: usize = 1_572_864;
+
+/// How deep transactions may stand within each other.
+const MAX_DEPTH: usize = 32;
 
 /// Checks the rules that hold for every store.
 pub(crate) fn check(txn: &Txn) -> Result<(), StorageError> {
@@ -18,34 +21,74 @@ pub(crate) fn check(txn: &Txn) -> Result<(), StorageError> {
     if size > MAX_TXN_BYTES {
         return Err(StorageError::TooLarge { size, limit: MAX_TXN_BYTES });
     }
-    if let Some(why) = broken_rule(&txn.success).or_else(|| broken_rule(&txn.failure)) {
-        return Err(StorageError::Invalid { why });
+    for branch in [&txn.success, &txn.failure] {
+        Writes::of(branch, MAX_DEPTH).map_err(|why| StorageError::Invalid { why })?;
     }
     Ok(())
 }
 
-fn broken_rule(ops: &[Op]) -> Option<String> {
-    let mut puts: HashSet<&Bytes> = HashSet::new();
-    for op in ops {
-        if let Op::Put { key, .. } = op {
+/// What a branch writes, the transactions within it included.
+#[derive(Default)]
+struct Writes {
+    puts: HashSet<Bytes>,
+    deletes: Vec<Span>,
+}
+
+impl Writes {
+    /// Finds out, or tells which rule the branch breaks. A put may not meet a deletion of its
+    /// own branch or of a transaction that stands before it; a deletion after a put is sound.
+    fn of(ops: &[Op], depth: usize) -> Result<Self, String> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(format!("transactions within transactions go deeper than {MAX_DEPTH}"));
+        };
+        let mut all = Self { deletes: ops.iter().filter_map(deleted).collect(), ..Self::default() };
+        for op in ops {
+            let Op::Txn(inner) = op else { continue };
+            let success = Self::of(&inner.success, depth)?;
+            let failure = Self::of(&inner.failure, depth)?;
+            all.check(&success.puts)?;
+            all.check(&failure.puts)?;
+            all.puts.extend(success.puts);
+            all.puts.extend(failure.puts);
+            all.deletes.extend(success.deletes);
+            all.deletes.extend(failure.deletes);
+        }
+        for key in ops.iter().filter_map(put) {
             if key.is_empty() {
-                return Some("a key is empty".into());
+                return Err("a key is empty".into());
             }
-            if !puts.insert(key) {
-                return Some(format!("the key {} is written twice", key.escape_ascii()));
+            all.check([key])?;
+            all.puts.insert(key.clone());
+        }
+        Ok(all)
+    }
+
+    fn check<'a>(&self, puts: impl IntoIterator<Item = &'a Bytes>) -> Result<(), String> {
+        for key in puts {
+            if self.puts.contains(key) {
+                return Err(format!("the key {} is written twice", key.escape_ascii()));
+            }
+            if self.deletes.iter().any(|span| span.contains(key)) {
+                return Err(format!("the key {} is both written and deleted", key.escape_ascii()));
             }
         }
+        Ok(())
     }
-    let deletes = ops.iter().filter_map(|op| match op {
+}
+
+fn put(op: &Op) -> Option<&Bytes> {
+    match op {
+        Op::Put { key, .. } | Op::Write { key, .. } => Some(key),
+        _ => None,
+    }
+}
+
+fn deleted(op: &Op) -> Option<Span> {
+    match op {
         Op::Delete { key, end } => Some(Span::new(key, end.as_ref())),
-        Op::Put { .. } | Op::Get { .. } => None,
-    });
-    for span in deletes {
-        if let Some(key) = puts.iter().find(|key| span.contains(key)) {
-            return Some(format!("the key {} is both written and deleted", key.escape_ascii()));
-        }
+        Op::Revoke { lease } => Some(Span::new(&lease.key(), None)),
+        _ => None,
     }
-    None
 }
 
 /// Bytes of all keys and values.
@@ -53,17 +96,26 @@ pub(crate) fn size(txn: &Txn) -> usize {
     let compares: usize = txn
         .compares
         .iter()
-        .map(|compare| match compare {
-            Compare::Value { key, value } => key.len() + value.len(),
-            other => other.key().len(),
+        .map(|compare| {
+            let value = match compare {
+                Compare::Value { value, .. } | Compare::Each { operand: Operand::Value(value), .. } => {
+                    value.len()
+                }
+                _ => 0,
+            };
+            compare.key().len() + compare.end().map_or(0, Bytes::len) + value
         })
         .sum();
     let ops = |ops: &[Op]| -> usize {
         ops.iter()
             .map(|op| match op {
                 Op::Put { key, value } => key.len() + value.len(),
+                Op::Write { key, value, .. } => key.len() + value.as_ref().map_or(0, Bytes::len),
                 Op::Delete { key, end } => key.len() + end.as_ref().map_or(0, Bytes::len),
+                Op::Range(request) => request.start.len() + request.end.as_ref().map_or(0, Bytes::len),
                 Op::Get { key } => key.len(),
+                Op::Txn(inner) => size(inner),
+                Op::Revoke { .. } | Op::Attached { .. } => 0,
             })
             .sum()
     };
@@ -72,35 +124,92 @@ pub(crate) fn size(txn: &Txn) -> usize {
 
 /// At most what a transaction takes in the log.
 pub(crate) fn logged_size(txn: &Txn) -> usize {
-    const PER_ITEM: usize = 24;
-    let items = txn.compares.len() + txn.success.len() + txn.failure.len();
-    size(txn) + items * PER_ITEM + crate::wal::Wal::RECORD_OVERHEAD + 32
+    // Discriminants, lengths and numbers; at most a range with its revision and limit.
+    const PER_ITEM: usize = 40;
+    size(txn) + items(txn) * PER_ITEM + crate::wal::Wal::RECORD_OVERHEAD + 32
+}
+
+/// Compares and steps, those of inner transactions included.
+fn items(txn: &Txn) -> usize {
+    let inner = txn.success.iter().chain(&txn.failure).map(|op| match op {
+        Op::Txn(inner) => items(inner),
+        _ => 0,
+    });
+    txn.compares.len() + txn.success.len() + txn.failure.len() + inner.sum::<usize>()
 }
 
 /// Whether any of the steps may change something.
 pub(crate) fn writes(ops: &[Op]) -> bool {
-    ops.iter().any(|op| !matches!(op, Op::Get { .. }))
+    ops.iter().any(|op| match op {
+        Op::Put { .. } | Op::Write { .. } | Op::Delete { .. } | Op::Revoke { .. } => true,
+        Op::Txn(inner) => writes(&inner.success) || writes(&inner.failure),
+        Op::Get { .. } | Op::Range(_) | Op::Attached { .. } => false,
+    })
+}
+
+/// The keys that a transaction touches, those of inner transactions included.
+pub(crate) fn spans(txn: &Txn) -> Vec<Span> {
+    let mut spans: Vec<Span> = txn.compares.iter().map(Compare::span).collect();
+    for op in txn.success.iter().chain(&txn.failure) {
+        match op {
+            Op::Put { key, .. } | Op::Write { key, .. } | Op::Get { key } => {
+                spans.push(Span::new(key, None));
+            }
+            Op::Delete { key, end } => spans.push(Span::new(key, end.as_ref())),
+            Op::Range(request) => spans.push(Span::new(&request.start, request.end.as_ref())),
+            Op::Txn(inner) => spans.extend(self::spans(inner)),
+            Op::Revoke { lease } => spans.push(Span::new(&lease.key(), None)),
+            // Answered for all keyspaces.
+            Op::Attached { .. } => {}
+        }
+    }
+    spans
+}
+
+/// Calls `change` with each key and value of a transaction, those of inner transactions included.
+pub(crate) fn change_values(
+    txn: &mut Txn,
+    change: &mut impl FnMut(&Bytes, &mut Bytes) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    for compare in &mut txn.compares {
+        if let Compare::Value { key, value } | Compare::Each { key, operand: Operand::Value(value), .. } =
+            compare
+        {
+            change(key, value)?;
+        }
+    }
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match op {
+            Op::Put { key, value } | Op::Write { key, value: Some(value), .. } => change(key, value)?,
+            Op::Txn(inner) => change_values(inner, change)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl Compare {
-    /// The key that the condition is on.
+    /// The key that the condition is on, or the first of its range.
     pub fn key(&self) -> &Bytes {
         match self {
             Self::ModRevision { key, .. }
             | Self::CreateRevision { key, .. }
             | Self::Version { key, .. }
-            | Self::Value { key, .. } => key,
+            | Self::Value { key, .. }
+            | Self::Each { key, .. } => key,
         }
     }
-}
 
-impl Op {
-    /// The keys that the step reads or writes.
-    pub(crate) fn span(&self) -> Span {
+    /// The end of the range that the condition is on, if it is on one.
+    pub fn end(&self) -> Option<&Bytes> {
         match self {
-            Self::Put { key, .. } | Self::Get { key } => Span::new(key, None),
-            Self::Delete { key, end } => Span::new(key, end.as_ref()),
+            Self::Each { end, .. } => end.as_ref(),
+            _ => None,
         }
+    }
+
+    pub(crate) fn span(&self) -> Span {
+        Span::new(self.key(), self.end())
     }
 }
 
@@ -137,6 +246,32 @@ mod tests {
         }
         let both = Txn { success: vec![put("a")], failure: vec![put("a")], ..Txn::default() };
         assert!(check(&both).is_ok(), "only one branch runs");
+    }
+
+    fn inner(success: Vec<Op>, failure: Vec<Op>) -> Op {
+        Op::Txn(Box::new(Txn { success, failure, ..Txn::default() }))
+    }
+
+    #[test]
+    fn inner_transactions_write_for_the_branch_that_they_stand_in() {
+        // steps, allowed
+        let table = [
+            (vec![inner(vec![put("a")], vec![put("a")])], true),
+            (vec![inner(vec![put("a")], vec![]), put("a")], false),
+            (vec![inner(vec![], vec![put("a")]), put("a")], false),
+            (vec![inner(vec![put("a")], vec![]), inner(vec![put("a")], vec![])], false),
+            (vec![inner(vec![put("a")], vec![]), delete("a", None)], false),
+            (vec![inner(vec![delete("a", None)], vec![]), put("a")], false),
+            (vec![inner(vec![put("a")], vec![]), inner(vec![delete("a", None)], vec![])], true),
+            (vec![inner(vec![delete("a", None)], vec![]), inner(vec![put("a")], vec![])], false),
+            (vec![inner(vec![put("")], vec![])], false),
+        ];
+        for (ops, allowed) in table {
+            let txn = Txn { success: ops.clone(), ..Txn::default() };
+            assert_eq!(check(&txn).is_ok(), allowed, "{ops:?}");
+        }
+        let deep = (0..=MAX_DEPTH).fold(put("a"), |op, _| inner(vec![op], vec![]));
+        assert!(check(&Txn { success: vec![deep], ..Txn::default() }).is_err(), "too deep");
     }
 
     #[test]

@@ -14,6 +14,37 @@ impl std::fmt::Display for Revision {
     }
 }
 
+/// Names a lease: keys that are attached to it go when it does. 0 is no lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LeaseId(pub i64);
+
+impl LeaseId {
+    /// No lease.
+    pub const NONE: Self = Self(0);
+    /// What the keys begin with that say which leases exist, see [`LeaseId::key`].
+    pub const PREFIX: &'static [u8] = b"/sampan/leases/";
+
+    /// Whether it names no lease.
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+
+    /// The key that exists as long as the lease does. A lease is granted by writing it; its value
+    /// is the granter's own.
+    pub fn key(self) -> Bytes {
+        let mut key = Self::PREFIX.to_vec();
+        key.extend_from_slice(format!("{:016x}", self.0).as_bytes());
+        key.into()
+    }
+
+    /// The lease that a key of [`LeaseId::key`] is of.
+    pub fn of_key(key: &[u8]) -> Option<Self> {
+        let digits = std::str::from_utf8(key.strip_prefix(Self::PREFIX)?).ok()?;
+        let id = u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 16)?;
+        Some(Self(id.cast_signed()))
+    }
+}
+
 /// A key with its value as of some revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyValue {
@@ -27,10 +58,12 @@ pub struct KeyValue {
     pub mod_revision: Revision,
     /// How often the key was written since it came to be; 1 for a new key.
     pub version: u64,
+    /// The lease that the key is attached to.
+    pub lease: LeaseId,
 }
 
 /// A read of the keys in `start..end`, in byte order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeRequest {
     /// First key, included.
     pub start: Bytes,
@@ -42,19 +75,21 @@ pub struct RangeRequest {
     pub limit: usize,
     /// Leave the values empty.
     pub keys_only: bool,
+    /// Only count the keys.
+    pub count_only: bool,
 }
 
 impl RangeRequest {
     /// The single key `key` at the newest revision.
     pub fn key(key: impl Into<Bytes>) -> Self {
-        Self { start: key.into(), end: None, revision: None, limit: 0, keys_only: false }
+        Self { start: key.into(), end: None, revision: None, limit: 0, keys_only: false, count_only: false }
     }
 
     /// All keys that begin with `prefix`, at the newest revision.
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
         let start = prefix.into();
         let end = Some(prefix_end(&start));
-        Self { start, end, revision: None, limit: 0, keys_only: false }
+        Self { start, end, revision: None, limit: 0, keys_only: false, count_only: false }
     }
 
     /// The same range read at `revision`.
@@ -86,7 +121,7 @@ pub fn prefix_end(prefix: &[u8]) -> Bytes {
 }
 
 /// The answer to a [`RangeRequest`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeResponse {
     /// The store's revision that the answer is of (the one asked for, or the newest).
     pub revision: Revision,
@@ -129,6 +164,58 @@ pub enum Compare {
         /// The value.
         value: Bytes,
     },
+    /// Every key of a range compares so. Where there is none, one that was never written is
+    /// compared in its place: its numbers are 0, and it has no value, which never holds.
+    Each {
+        /// The key, or the first of the range.
+        key: Bytes,
+        /// The end of the range, excluded; an empty key is the end of the key space.
+        end: Option<Bytes>,
+        /// How the key must stand to the operand.
+        relation: Relation,
+        /// What is compared, and with what.
+        operand: Operand,
+    },
+}
+
+/// How two things stand to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Relation {
+    /// They are equal.
+    Equal,
+    /// The first is greater.
+    Greater,
+    /// The first is less.
+    Less,
+    /// They are not equal.
+    NotEqual,
+}
+
+impl Relation {
+    /// Whether it is so where the two things compare like this.
+    pub fn holds(self, ordering: std::cmp::Ordering) -> bool {
+        match self {
+            Self::Equal => ordering.is_eq(),
+            Self::Greater => ordering.is_gt(),
+            Self::Less => ordering.is_lt(),
+            Self::NotEqual => ordering.is_ne(),
+        }
+    }
+}
+
+/// What [`Compare::Each`] compares, and with what. Callers may ask for numbers that no key can have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operand {
+    /// How often the key was written.
+    Version(i64),
+    /// The revision at which it came to be.
+    CreateRevision(i64),
+    /// The revision of its last change.
+    ModRevision(i64),
+    /// The value, in byte order.
+    Value(Bytes),
+    /// Its lease.
+    Lease(i64),
 }
 
 /// One step of a transaction.
@@ -153,11 +240,38 @@ pub enum Op {
         /// The key.
         key: Bytes,
     },
+    /// Writes a key, or parts of it. A part that is kept must be there: a key that does not
+    /// exist is refused with [`Refusal::KeyNotFound`].
+    Write {
+        /// The key.
+        key: Bytes,
+        /// Its new value; `None` keeps the present one.
+        value: Option<Bytes>,
+        /// The lease that it is attached to from now on ([`LeaseId::NONE`]: none), which must
+        /// exist ([`Refusal::LeaseNotFound`]); `None` keeps the present one.
+        lease: Option<LeaseId>,
+    },
+    /// Reads a range: at the newest revision as of this step, at an older one as it was then.
+    Range(RangeRequest),
+    /// A transaction within the transaction. Its conditions are judged on the state before the
+    /// outermost one.
+    Txn(Box<Txn>),
+    /// Ends a lease: deletes its key ([`LeaseId::key`]) and the durable keys that are attached to it.
+    Revoke {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// Lists the keys that are attached to a lease, those that live in memory only included.
+    Attached {
+        /// The lease.
+        lease: LeaseId,
+    },
 }
 
 /// `if all compares hold then success else failure`, atomically. All changes of one
 /// transaction share one revision, so each branch may write a key only once (two deletions
-/// may overlap: the second finds nothing).
+/// may overlap: the second finds nothing). What transactions within it write counts as the
+/// branch's own, in order; only their two branches exclude each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Txn {
     /// The conditions, all of which must hold.
@@ -185,6 +299,53 @@ pub enum OpResult {
     Got {
         /// The key, if it existed.
         kv: Option<KeyValue>,
+    },
+    /// The range as it was at this step. Its revision is the one that was asked for; else the
+    /// newest, with this transaction's own where a step before this one changed something.
+    Range(RangeResponse),
+    /// What the inner transaction did.
+    Txn {
+        /// Whether its compares held.
+        succeeded: bool,
+        /// One result per step of it that ran.
+        results: Vec<OpResult>,
+    },
+    /// The keys that are attached to the lease, in order.
+    Attached {
+        /// The keys.
+        keys: Vec<Bytes>,
+    },
+    /// The transaction was refused as a whole, as the state does not allow one of its steps:
+    /// nothing changed, and this is its only result.
+    Refused(Refusal),
+}
+
+/// Why the state does not allow a transaction. Only steps that say so are refused in this way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// A key is to be attached to a lease that does not exist.
+    LeaseNotFound {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// A key of which a part is to be kept does not exist.
+    KeyNotFound {
+        /// The key.
+        key: Bytes,
+    },
+    /// A range is to be read at a revision that was compacted away.
+    Compacted {
+        /// The revision that was asked for.
+        requested: Revision,
+        /// The oldest revision that can still be read.
+        oldest: Revision,
+    },
+    /// A range is to be read at a revision that lies ahead.
+    Future {
+        /// The revision that was asked for.
+        requested: Revision,
+        /// The newest revision there was before the transaction.
+        current: Revision,
     },
 }
 

@@ -3,7 +3,8 @@
 //! The servers are tried in turn, the leader first, each over QUIC and then TCP. While there is a
 //! connection the server tells which servers there are and who leads; when that is another one, a
 //! connection to it is made first and takes over, and the old one is closed when what is under way
-//! on it has had time to end. A node behind an address translator needs nothing else: the servers'
+//! on it has had time to end. In the same way a connection over TCP gives way to QUIC once that
+//! works. A node behind an address translator needs nothing else: the servers'
 //! requests to its kubelet come on the same connection.
 
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use crate::control;
 use crate::error::AgentError;
 use crate::http1;
 use crate::router::NodeRouter;
-use crate::servers::{Known, ServersView};
+use crate::servers::{Better, Known, ServersView};
 
 /// So much earlier than the next server each server is dialled.
 const HEAD_START: Duration = Duration::from_secs(1);
@@ -39,6 +40,8 @@ pub struct Timing {
     /// A move to a new leader begins within this time, at a moment of chance, so that not all nodes
     /// move at once.
     pub move_spread: Duration,
+    /// About so often QUIC is tried again while the connection is TCP.
+    pub quic_again: Duration,
     /// So long what is under way on an old connection may take after a move.
     pub drain: Duration,
 }
@@ -49,6 +52,7 @@ impl Default for Timing {
             retry: Duration::from_millis(250),
             retry_max: Duration::from_secs(20),
             move_spread: Duration::from_secs(2),
+            quic_again: Duration::from_secs(600),
             drain: Duration::from_secs(10),
         }
     }
@@ -246,46 +250,65 @@ impl Keeper {
         }
     }
 
+    /// What would be better than the connection that is held.
+    fn better(&self, held: &Held) -> Option<(Better, Target)> {
+        self.known.better_than(held.connection.peer().key, held.connection.is_quic())
+    }
+
     /// Whether to move, now that the servers are known.
     fn plan_move(&self, held: &Held, moving: Move) -> Move {
-        let better = self.known.better_than(held.connection.peer().key);
-        match (better, moving) {
+        match (self.better(held), moving) {
             (None, _) => Move::Settled,
-            (Some(_), Move::Settled) => Move::after(jitter(self.config.timing.move_spread)),
-            (Some(_), moving) => moving,
+            (Some((why, _)), moving) if moving.why() == Some(why) => moving,
+            (Some((why, _)), _) => self.begin_move(why),
         }
     }
 
-    /// The next step of a move: dial the leader, or let the connection to it take over.
-    fn advance(&mut self, held: Held, step: Step) -> (Held, Move) {
-        let Some(target) = self.known.better_than(held.connection.peer().key) else {
-            return (held, Move::Settled);
+    fn begin_move(&self, why: Better) -> Move {
+        let timing = &self.config.timing;
+        let pause = match why {
+            Better::Leader => jitter(timing.move_spread),
+            Better::Quic => timing.quic_again / 2 + jitter(timing.quic_again / 2),
         };
+        Move::Waiting(why, Instant::now() + pause)
+    }
+
+    /// The next step of a move: dial, or let the new connection take over.
+    fn advance(&mut self, held: Held, step: Step) -> (Held, Move) {
+        let Some((why, target)) = self.better(&held) else { return (held, Move::Settled) };
         let connection = match step {
             Step::Due => {
                 let endpoint = self.config.endpoint.clone();
                 let dialling = async move { endpoint.connect(&target).await };
-                return (held, Move::Dialling(tokio::spawn(dialling)));
+                return (held, Move::Dialling(why, tokio::spawn(dialling)));
             }
             Step::Dialled(Ok(connection)) if Some(connection.peer().key) == target.key => connection,
             // Another one leads by now.
             Step::Dialled(Ok(connection)) => {
                 connection.close("another server leads");
-                return (held, Move::after(jitter(self.config.timing.move_spread)));
+                return (held, self.begin_move(why));
             }
             Step::Dialled(Err(error)) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "the leader cannot be reached");
-                let pause = self.config.timing.retry_max;
-                return (held, Move::after(pause / 2 + jitter(pause / 2)));
+                tracing::debug!(error = &error as &dyn std::error::Error, "the connection stays as it is");
+                let again = match why {
+                    Better::Quic => self.begin_move(why),
+                    Better::Leader => {
+                        let pause = self.config.timing.retry_max;
+                        Move::Waiting(why, Instant::now() + pause / 2 + jitter(pause / 2))
+                    }
+                };
+                return (held, again);
             }
         };
         let new = self.adopt(connection);
         let drain = self.config.timing.drain;
         tokio::spawn(async move {
             tokio::time::sleep(drain).await;
-            held.connection.close("the node has moved to the leader");
+            held.connection.close("the node has moved to a better connection");
         });
-        (new, Move::Settled)
+        // It may be TCP, too, or another one may lead by now.
+        let moving = self.plan_move(&new, Move::Settled);
+        (new, moving)
     }
 
     /// Makes a connection the current one.
@@ -336,38 +359,42 @@ impl Keeper {
     }
 }
 
-/// How far a move to the leader has come.
+/// How far a move to a better connection has come.
 enum Move {
     /// There is none to make.
     Settled,
     /// It begins then.
-    Waiting(Instant),
-    /// The leader is being dialled.
-    Dialling(JoinHandle<Result<Connection, TransportError>>),
+    Waiting(Better, Instant),
+    /// The server is being dialled.
+    Dialling(Better, JoinHandle<Result<Connection, TransportError>>),
 }
 
 /// What happens next in a move.
 enum Step {
     /// Its time has come.
     Due,
-    /// The leader answered, or did not.
+    /// The server answered, or did not.
     Dialled(Result<Connection, TransportError>),
 }
 
 impl Move {
-    fn after(pause: Duration) -> Self {
-        Self::Waiting(Instant::now() + pause)
+    /// Why it is made.
+    fn why(&self) -> Option<Better> {
+        match self {
+            Self::Settled => None,
+            Self::Waiting(why, _) | Self::Dialling(why, _) => Some(*why),
+        }
     }
 
     /// Waits for the next step; for ever where there is none. Cancellation-safe.
     async fn step(&mut self) -> Step {
         match self {
             Self::Settled => std::future::pending().await,
-            Self::Waiting(at) => {
+            Self::Waiting(_, at) => {
                 tokio::time::sleep_until(*at).await;
                 Step::Due
             }
-            Self::Dialling(dialling) => Step::Dialled(
+            Self::Dialling(_, dialling) => Step::Dialled(
                 dialling.await.unwrap_or_else(|error| Err(TransportError::Unreachable(error.to_string()))),
             ),
         }

@@ -42,6 +42,15 @@ pub trait Servers: Send + Sync + 'static {
     async fn open(&self, server: &ServerInfo, purpose: Purpose) -> Result<Stream, TransportError>;
 }
 
+/// Why another connection would be better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Better {
+    /// It leads to the leader.
+    Leader,
+    /// It is QUIC.
+    Quic,
+}
+
 /// A server as it stands in the file.
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -129,10 +138,15 @@ impl Known {
         known.chain(seeds).collect()
     }
 
-    /// The leader, if it is known and is not the server with this key.
-    pub(crate) fn better_than(&self, key: KeyId) -> Option<Target> {
-        let leader = self.view.leader.filter(|leader| *leader != key)?;
-        self.view.servers.iter().find(|server| server.key == leader).map(target)
+    /// What would be better than a connection to the server with this key: one to the leader, or, of
+    /// TCP, one over QUIC to the same server.
+    pub(crate) fn better_than(&self, key: KeyId, quic: bool) -> Option<(Better, Target)> {
+        let find = |key| self.view.servers.iter().find(|server| server.key == key).map(target);
+        match self.view.leader.filter(|leader| *leader != key) {
+            Some(leader) => find(leader).map(|target| (Better::Leader, target)),
+            None if quic => None,
+            None => find(key).map(|target| (Better::Quic, Target { allow_tcp: false, ..target })),
+        }
     }
 
     /// What a server is called; its key where that is not known.
@@ -180,8 +194,13 @@ mod tests {
         let servers = vec![server("a", 1), server("b", 2), server("c", 3)];
         known.tell(ServersView { servers, leader: Some(KeyId([2; 32])) }).unwrap();
         assert_eq!(addresses(&known), ["b:6443", "a:6443", "c:6443", "seed:1"]);
-        assert!(known.better_than(KeyId([2; 32])).is_none());
-        assert_eq!(known.better_than(KeyId([1; 32])).unwrap().addresses, ["b:6443"]);
+        let better = |key, quic| {
+            let (why, target) = known.better_than(KeyId([key; 32]), quic)?;
+            Some((why, target.addresses.concat(), target.allow_tcp))
+        };
+        assert_eq!(better(2, true), None);
+        assert_eq!(better(2, false), Some((Better::Quic, "b:6443".into(), false)));
+        assert_eq!(better(1, false), Some((Better::Leader, "b:6443".into(), true)));
         assert_eq!(known.name_of(KeyId([3; 32])), "c");
     }
 

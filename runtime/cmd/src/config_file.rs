@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::error::{CommandError, Doing};
 
-/// Read, if it is there, by `sampan server` without `--config`.
+/// Read, if it is there, by `sampan server` and `sampan agent` without `--config`.
 const DEFAULT: &str = "/etc/sampan/config.yaml";
 
 /// Puts the options of the configuration file, if one is named, behind the subcommand.
@@ -51,7 +51,7 @@ fn named_file(given: &[OsString], subcommand: &str) -> Option<PathBuf> {
     if let Some(file) = std::env::var_os("SAMPAN_CONFIG_FILE") {
         return Some(PathBuf::from(file));
     }
-    (subcommand == "server" && Path::new(DEFAULT).exists()).then(|| PathBuf::from(DEFAULT))
+    (["server", "agent"].contains(&subcommand) && Path::new(DEFAULT).exists()).then(|| PathBuf::from(DEFAULT))
 }
 
 /// The file's options as arguments, less those that the command line gives itself.

@@ -1,10 +1,11 @@
 //! The data directory: where it is, and what lies in it.
 //!
 //! ```text
-//! db/          the store                    tls/    certificates and keys
-//! images/      imported images              cache/  compiled code
-//! kubelet/     pods: volumes                logs/   containers' logs
-//! runtime/     containers: records          server  the API's URL
+//! db/          the store                    tls/       certificates and keys, the cluster joined
+//! images/      imported images              cache/     compiled code
+//! kubelet/     pods: volumes                logs/      containers' logs
+//! runtime/     containers: records          server     the API's URL
+//! agent/       what a node starts from      snapshots/ scheduled snapshots
 //! ```
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -14,14 +15,27 @@ use crate::error::{CommandError, Doing};
 use crate::settings::Mode;
 
 /// Entries that a data directory may hold; a directory with others is somebody else's.
-const OURS: [&str; 10] =
-    ["db", "tls", "images", "cache", "runtime", "kubelet", "logs", "server", "kubeconfig.yaml", "lost+found"];
+const OURS: [&str; 13] = [
+    "db",
+    "tls",
+    "tls.joining",
+    "images",
+    "cache",
+    "runtime",
+    "kubelet",
+    "logs",
+    "agent",
+    "snapshots",
+    "server",
+    "kubeconfig.yaml",
+    "lost+found",
+];
 
 /// The directory given, or the mode's default.
 pub(crate) fn choose(mode: Mode, given: Option<PathBuf>) -> Result<PathBuf, CommandError> {
     let path = match (given, mode) {
         (Some(path), _) => path,
-        (None, Mode::Server) => PathBuf::from("/var/lib/sampan"),
+        (None, Mode::Server | Mode::Agent) => PathBuf::from("/var/lib/sampan"),
         (None, Mode::Dev) => user_data_home()?.join("sampan"),
     };
     std::path::absolute(&path).doing(|| format!("data directory {}", path.display()))

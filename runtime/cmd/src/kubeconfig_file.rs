@@ -4,8 +4,8 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use crate::commands::SERVER_FILE;
 use crate::error::{CommandError, Doing};
+use crate::server::SERVER_FILE;
 use crate::settings::Settings;
 
 /// Writes the kubeconfig, and notes the API's URL for `sampan kubeconfig`.
@@ -21,7 +21,7 @@ pub(crate) fn write(settings: &Settings, url: &str, text: &str) -> Result<(), Co
         std::fs::create_dir_all(directory).doing(cannot)?;
     }
     replace(path, text, settings.kubeconfig_mode).doing(cannot)?;
-    let note = settings.data_dir.join(SERVER_FILE);
+    let note = settings.node.data_dir.join(SERVER_FILE);
     replace(&note, url, 0o600).doing(|| format!("{} cannot be written", note.display()))
 }
 

@@ -8,6 +8,8 @@ use crate::error::{CommandError, Doing};
 pub(crate) fn init(level: &str) -> Result<(), CommandError> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => filter,
+        // A level says how much to tell of what we do; openraft's own inner life is more than that.
+        _ if ["error", "warn", "info", "debug"].contains(&level) => format!("{level},openraft=error"),
         _ => level.to_owned(),
     };
     let filter = EnvFilter::try_new(&filter).doing(|| format!("log level {filter:?} is not understood"))?;

@@ -1,17 +1,22 @@
 //! The `sampan` binary: parse, configure, run, drain.
 
 mod args;
+mod cluster_facts;
 mod commands;
 mod components;
 mod config_file;
 mod data_dir;
 mod error;
 mod kubeconfig_file;
-mod local_node;
+mod leading;
+mod listen;
 mod logging;
+mod machine;
 mod node;
 mod node_name;
+mod server;
 mod settings;
+mod snapshot_text;
 mod store;
 
 use std::process::ExitCode;

@@ -1,20 +1,22 @@
-//! The store in the data directory: what lives in memory only, what is sealed.
+//! The store in the data directory: what lives in memory only, what is sealed, what is said when
+//! it cannot be opened.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use sampan_store::{DurableConfig, DurableStore, OpenError};
+use sampan_store::{DurableConfig, Machine, Revision};
+use tokio::io::AsyncRead;
 
-use crate::error::CommandError;
+use crate::error::{CommandError, Doing};
 
 /// Leases of nodes and events: written often, worth little after a restart.
 const VOLATILE: [&str; 2] =
     ["/registry/coordination.k8s.io/leases/kube-node-lease/", "/registry/core/events/"];
 /// What must not be readable on a disk that was stolen.
-const SEALED: [&str; 1] = ["/registry/core/secrets/"];
+const SEALED: [&str; 2] = ["/registry/core/secrets/", sampan_join::SEALED_PREFIX];
 
-fn config(data_dir: &Path) -> DurableConfig {
+/// How the store of a data directory is set up.
+pub(crate) fn config(data_dir: &Path) -> DurableConfig {
     let prefixes =
         |texts: &[&'static str]| texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect();
     let mut config = DurableConfig::new(data_dir.join("db"));
@@ -23,32 +25,44 @@ fn config(data_dir: &Path) -> DurableConfig {
     config
 }
 
-/// Opens the store, or says in one line why not and how to mend it.
-pub(crate) async fn open(data_dir: &Path) -> Result<Arc<DurableStore>, CommandError> {
-    DurableStore::open(config(data_dir)).await.map(Arc::new).map_err(|error| explain(error, data_dir))
+/// Puts a snapshot's state in the place of the store's, which is moved aside.
+pub(crate) async fn rebuild(
+    data_dir: &Path,
+    snapshot: &mut (dyn AsyncRead + Send + Unpin),
+    name: &str,
+) -> Result<Revision, CommandError> {
+    let opened = Machine::rebuild_from(config(data_dir), Path::new(name), snapshot).await;
+    let opened = opened.map_err(|error| explain(error.into(), data_dir))?;
+    let revision = opened.machine.revision();
+    let machine = opened.machine;
+    machine.finish().await;
+    let ended = tokio::task::spawn_blocking(move || machine.halt()).await;
+    ended.doing(|| "the database cannot be closed".to_owned())?;
+    Ok(revision)
 }
 
-/// Opens the store anew from a snapshot; what was there is moved aside.
-pub(crate) async fn rebuild(data_dir: &Path, snapshot: &Path) -> Result<DurableStore, CommandError> {
-    DurableStore::rebuild(config(data_dir), snapshot).await.map_err(|error| explain(error, data_dir))
-}
-
-fn explain(error: OpenError, data_dir: &Path) -> CommandError {
+/// Says in one line why the store cannot be opened, and how to mend it.
+pub(crate) fn explain(error: sampan_raft::OpenError, data_dir: &Path) -> CommandError {
+    use sampan_store::OpenError as Store;
     let mend = match &error {
-        OpenError::Corrupt { last_good_snapshot: Some(snapshot), .. } => format!(
+        sampan_raft::OpenError::Store(Store::Corrupt { last_good_snapshot: Some(snapshot), .. }) => format!(
             "'sampan snapshot restore {} --data-dir {}' goes back to it",
             snapshot.display(),
             data_dir.display()
         ),
-        OpenError::Corrupt { last_good_snapshot: None, .. } => {
+        sampan_raft::OpenError::Store(Store::Corrupt { last_good_snapshot: None, .. }) => {
             format!(
                 "'sampan snapshot restore FILE --data-dir {}' goes back to a snapshot",
                 data_dir.display()
             )
         }
-        OpenError::Locked { .. } => "stop it, or name another directory with --data-dir".to_owned(),
-        OpenError::NewerFormat { .. } => "use the newer sampan that wrote it".to_owned(),
-        OpenError::NoSpace { .. } => "make room on the disk".to_owned(),
+        sampan_raft::OpenError::Store(Store::Locked { .. }) => {
+            "stop it, or name another directory with --data-dir".to_owned()
+        }
+        sampan_raft::OpenError::Store(Store::NewerFormat { .. }) => {
+            "use the newer sampan that wrote it".to_owned()
+        }
+        sampan_raft::OpenError::Store(Store::NoSpace { .. }) => "make room on the disk".to_owned(),
         _ => "name another directory with --data-dir".to_owned(),
     };
     CommandError::new(format!("{}; {mend}", sampan_client::informer::chain(&error)))

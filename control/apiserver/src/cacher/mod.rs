@@ -20,6 +20,7 @@ use sampan_store::{Storage, StorageError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::registry::errors::storage_status;
 use crate::registry::strategy::Strategy;
 
 pub(crate) use object::{Object, TypeMeta};
@@ -72,9 +73,10 @@ impl Caches {
         *self.progress.borrow()
     }
 
-    /// Waits until every write acknowledged before this call is in the caches.
+    /// Waits until every write acknowledged before this call, by whichever server, is in the caches.
     pub(crate) async fn wait_current(&self) -> Result<(), Status> {
-        self.wait_for(self.storage.revision().0).await
+        let current = self.storage.current_revision().await.map_err(|error| storage_status(&error))?;
+        self.wait_for(current.0).await
     }
 
     /// Waits until the caches have reached a revision; refuses one that does not come.

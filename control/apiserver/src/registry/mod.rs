@@ -8,7 +8,7 @@ pub mod columns;
 mod create;
 mod delete;
 mod deletion;
-mod errors;
+pub(crate) mod errors;
 mod list;
 pub mod strategies;
 pub mod strategy;

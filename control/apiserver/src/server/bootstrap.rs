@@ -9,6 +9,8 @@ use crate::core::Core;
 use crate::registry::strategy::{Context, Part};
 use crate::registry::{Warnings, Write};
 
+/// Between two tries while the store does not take writes.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// Makes the namespaces that are missing.
@@ -30,9 +32,13 @@ pub(super) async fn namespaces(core: &Core) -> Result<(), Status> {
         }
         let mut object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         defaults::apply(resource, &mut object);
-        match registry.create(&write, object).await {
-            Err(status) if status.reason != "AlreadyExists" => return Err(status),
-            _ => {}
+        loop {
+            match registry.create(&write, object.clone()).await {
+                // Of several servers another one may be at it, or none leads for the moment.
+                Err(status) if status.code == 503 => tokio::time::sleep(PAUSE).await,
+                Err(status) if status.reason != "AlreadyExists" => return Err(status),
+                _ => break,
+            }
         }
     }
     Ok(())

@@ -37,9 +37,16 @@ struct Series {
     last_observed_time: Option<Timestamp>,
 }
 
-/// Removes old events until `shutdown`.
-pub(super) async fn run(storage: std::sync::Arc<dyn Storage>, shutdown: CancellationToken) {
+/// Removes old events until `shutdown`; of several servers, the leading one does.
+pub(super) async fn run(
+    storage: std::sync::Arc<dyn Storage>,
+    leading: Option<tokio::sync::watch::Receiver<bool>>,
+    shutdown: CancellationToken,
+) {
     while tokio::time::timeout(PERIOD, shutdown.cancelled()).await.is_err() {
+        if leading.as_ref().is_some_and(|leading| !*leading.borrow()) {
+            continue;
+        }
         if let Err(error) = sweep(&*storage, Timestamp::now()).await {
             tracing::debug!(%error, "old events stay for now");
         }

@@ -91,6 +91,9 @@ pub struct Config {
     pub handover: Option<Arc<dyn Handover>>,
     /// Whose objects `storage` holds.
     pub contents: Contents,
+    /// Of several servers over one store, whether this one does what only one needs to do; without it,
+    /// it does.
+    pub leading: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
 impl Config {
@@ -107,6 +110,7 @@ impl Config {
             extension: None,
             handover: None,
             contents: Contents::Own,
+            leading: None,
         }
     }
 }
@@ -125,6 +129,7 @@ impl ApiServer {
     pub async fn new(config: Config) -> Result<Self, ServerError> {
         let Config { storage, pki, audit, nodes, advertise, issuer, authorizer, .. } = config;
         let (extension, handover, contents) = (config.extension, config.handover, config.contents);
+        let leading = config.leading;
         let shutdown = CancellationToken::new();
         let (private, public) = pki.token_key();
         let tokens = TokenAuthority::new(&private, &public, &issuer, vec![issuer.clone()])
@@ -156,7 +161,7 @@ impl ApiServer {
         });
         metrics::start(shutdown.clone());
         if contents == Contents::Own {
-            tokio::spawn(event_ttl::run(Arc::clone(&core.storage), shutdown));
+            tokio::spawn(event_ttl::run(Arc::clone(&core.storage), leading, shutdown));
             bootstrap::namespaces(&core).await.map_err(|status| ServerError::Bootstrap(Box::new(status)))?;
         }
         Ok(Self { core, pki, handover })

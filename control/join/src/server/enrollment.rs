@@ -34,7 +34,7 @@ pub(super) async fn enroll(inner: &Inner, wanted: EnrollRequest) -> Result<Membe
     let shared = wanted.roles.contains(&MachineRole::Server).then(|| shared(inner)).transpose()?;
     inner.identities.admit(&machine, Proof::Token(unchanged), now).await?;
     tracing::info!(name = wanted.name, roles = ?wanted.roles, token = token.id, key = %key, "a machine enrolled");
-    membership(inner, certificates, shared).await
+    membership(inner, &machine, certificates, shared).await
 }
 
 /// A machine that is part of the cluster gets new certificates: its key is known under its name, or
@@ -55,7 +55,7 @@ pub(super) async fn renew(inner: &Inner, wanted: RenewRequest) -> Result<Members
     let proof = if shows_own(inner, &machine, &wanted.certificates) { Proof::Key } else { Proof::Known };
     let certificates = issue(inner, &machine, &wanted.request)?;
     inner.identities.admit(&machine, proof, Timestamp::now()).await?;
-    membership(inner, certificates, None).await
+    membership(inner, &machine, certificates, None).await
 }
 
 /// Whether a request is well formed; whose key it proves.
@@ -107,16 +107,22 @@ fn shared(inner: &Inner) -> Result<Shared, Status> {
 
 async fn membership(
     inner: &Inner,
+    machine: &Applicant<'_>,
     certificates: Vec<RoleCertificate>,
     shared: Option<Shared>,
 ) -> Result<Membership, Status> {
     let servers = members::list(inner).await?.into_iter().map(|state| state.member).collect();
+    let mut settings = inner.config.settings.clone();
+    if machine.roles.contains(&MachineRole::Node) {
+        let index = inner.node_index(machine.name).await?;
+        settings.insert(crate::NODE_INDEX.to_owned(), index.to_string());
+    }
     Ok(Membership {
         certificates,
         life_seconds: inner.config.pki.life().as_secs(),
         authority: authorities::public(inner),
         servers,
-        settings: inner.config.settings.clone(),
+        settings,
         shared,
     })
 }

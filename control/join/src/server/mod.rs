@@ -9,6 +9,7 @@ mod enrollment;
 mod identities;
 mod limiter;
 mod members;
+mod ranges;
 mod records;
 mod routes;
 mod snapshot;
@@ -59,6 +60,8 @@ pub struct JoinConfig {
     pub name: String,
     /// Settings that are the whole cluster's, such as address ranges; a server that joins takes them.
     pub settings: BTreeMap<String, String>,
+    /// How many nodes the range of pod addresses has parts for.
+    pub node_parts: u32,
     /// The store's keys, where it seals values.
     pub sealing_keys: Option<SealingKeys>,
     /// For how long a change of authorities waits for nodes that do not show up.
@@ -83,6 +86,7 @@ impl JoinConfig {
             cluster_id: cluster_id.into(),
             name: name.into(),
             settings: BTreeMap::new(),
+            node_parts: 256,
             sealing_keys: None,
             patience: SignedDuration::from_hours(7 * 24),
             step_every: Duration::from_secs(60),
@@ -153,6 +157,11 @@ impl JoinService {
         self.inner.identities.admit(&machine, identities::Proof::Key, Timestamp::now()).await.map_err(refused)
     }
 
+    /// Which part of the range of pod addresses a node has; given now if it has none.
+    pub async fn node_index(&self, name: &str) -> Result<u32, JoinError> {
+        self.inner.node_index(name).await.map_err(refused)
+    }
+
     /// Makes a token.
     pub async fn create_token(&self, wanted: &NewToken) -> Result<CreatedToken, JoinError> {
         self.inner.create_token(wanted).await.map_err(refused)
@@ -187,6 +196,10 @@ impl JoinService {
 }
 
 impl Inner {
+    async fn node_index(&self, name: &str) -> Result<u32, Status> {
+        ranges::claim(&self.records, name, self.config.node_parts, Timestamp::now()).await
+    }
+
     async fn create_token(&self, wanted: &NewToken) -> Result<CreatedToken, Status> {
         let authorities = self.config.pki.authorities();
         let authority = authorities

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use sampan_store::{KeyValue, Op, OpResult, Revision, Txn, TxnResponse};
+use sampan_store::{KeyValue, LeaseId, Op, OpResult, Revision, Txn, TxnResponse};
 
 use super::*;
 use crate::types::Member;
@@ -94,6 +94,7 @@ fn of_the_rest() -> Vec<(Message, String)> {
         create_revision: Revision(1),
         mod_revision: Revision(2),
         version: 2,
+        lease: LeaseId::NONE,
     };
     let response = TxnResponse {
         revision: Revision(5),
@@ -112,7 +113,7 @@ fn of_the_rest() -> Vec<(Message, String)> {
         (ask(Ask::Admin(Admin::Update(member()))), format!("0e010303{m}")),
         (ask(Ask::Admin(Admin::TransferLeadership(Some(7)))), "0e0103040107".into()),
         (ask(Ask::Admin(Admin::Standings)), "0e010305".into()),
-        (answer(Answer::Txn(response)), "0f0100050101 0001016b0176010202".replace(' ', "")),
+        (answer(Answer::Txn(response)), "0f0100050101 0001016b017601020200".replace(' ', "")),
         (answer(Answer::Done { revision: Revision(5) }), "0f010105".into()),
         (answer(Answer::ReadIndex { index: 9 }), "0f010209".into()),
         (answer(Answer::Standings(vec![standing])), format!("0f010301{m}0100010300")),

@@ -15,6 +15,7 @@ mod directory;
 mod durable;
 mod format;
 mod full_disk;
+mod leases;
 mod model;
 mod sealing;
 mod single;

@@ -7,8 +7,9 @@ use futures::StreamExt;
 use proptest::prelude::*;
 use sampan_raft::RaftStore;
 use sampan_store::{
-    Compare, DurableConfig, KeyValue, MemoryStore, Op, OpResult, RangeRequest, RangeResponse, Revision,
-    Storage, StorageError, Txn, TxnResponse, WatchEvent, WatchRequest,
+    Compare, DurableConfig, KeyValue, LeaseId, MemoryStore, Op, OpResult, Operand, RangeRequest,
+    RangeResponse, Refusal, Relation, Revision, Storage, StorageError, Txn, TxnResponse, WatchEvent,
+    WatchRequest,
 };
 
 use crate::support::{noise, small};
@@ -31,55 +32,14 @@ impl Model {
     }
 
     fn txn(&mut self, txn: &Txn) -> TxnResponse {
-        let mut state = self.states.last().unwrap().clone();
         let revision = self.revision() + 1;
-        let holds = |compare: &Compare| {
-            let kv = state.get(compare.key());
-            match compare {
-                Compare::ModRevision { revision, .. } => {
-                    kv.map_or(Revision(0), |kv| kv.mod_revision) == *revision
-                }
-                Compare::CreateRevision { revision, .. } => {
-                    kv.map_or(Revision(0), |kv| kv.create_revision) == *revision
-                }
-                Compare::Version { version, .. } => kv.map_or(0, |kv| kv.version) == *version,
-                Compare::Value { value, .. } => kv.is_some_and(|kv| kv.value == value),
-            }
+        let state = self.states.last().unwrap().clone();
+        let mut run = Run { model: self, before: state.clone(), state, revision, changed: false };
+        let (succeeded, results, state) = match run.txn(txn) {
+            Ok((succeeded, results)) => (succeeded, results, run.changed.then_some(run.state)),
+            Err(why) => (false, vec![OpResult::Refused(why)], None),
         };
-        let succeeded = txn.compares.iter().all(holds);
-        let ops = if succeeded { &txn.success } else { &txn.failure };
-        let mut changed = false;
-        let mut results = Vec::new();
-        for op in ops {
-            results.push(match op {
-                Op::Get { key } => OpResult::Got { kv: state.get(key).cloned() },
-                Op::Put { key, value } => {
-                    changed = true;
-                    let previous = state.get(key).cloned();
-                    let kv = KeyValue {
-                        key: key.clone(),
-                        value: value.clone(),
-                        create_revision: previous
-                            .as_ref()
-                            .map_or(Revision(revision), |kv| kv.create_revision),
-                        mod_revision: Revision(revision),
-                        version: previous.as_ref().map_or(1, |kv| kv.version + 1),
-                    };
-                    state.insert(key.clone(), kv);
-                    OpResult::Put { previous }
-                }
-                Op::Delete { key, end } => {
-                    let doomed: Vec<Bytes> =
-                        state.keys().filter(|at| within(at, key, end.as_ref())).cloned().collect();
-                    let previous: Vec<_> = doomed.iter().filter_map(|key| state.remove(key)).collect();
-                    changed |= !previous.is_empty();
-                    OpResult::Deleted { previous }
-                }
-            });
-        }
-        if changed {
-            self.states.push(state);
-        }
+        self.states.extend(state);
         TxnResponse { revision: Revision(self.revision()), succeeded, results }
     }
 
@@ -100,9 +60,158 @@ impl Model {
         Ok(RangeResponse {
             revision: Revision(at),
             count: found.len() as u64,
-            more: found.len() > limit,
-            kvs: found.into_iter().take(limit).collect(),
+            more: !request.count_only && found.len() > limit,
+            kvs: found.into_iter().take(if request.count_only { 0 } else { limit }).collect(),
         })
+    }
+}
+
+/// A transaction halfway.
+struct Run<'a> {
+    model: &'a Model,
+    before: Keys,
+    state: Keys,
+    revision: u64,
+    changed: bool,
+}
+
+impl Run<'_> {
+    fn txn(&mut self, txn: &Txn) -> Result<(bool, Vec<OpResult>), Refusal> {
+        self.check(txn)?;
+        self.branch(txn)
+    }
+
+    fn path<'t>(&self, txn: &'t Txn) -> (bool, &'t [Op]) {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
+        (succeeded, if succeeded { &txn.success } else { &txn.failure })
+    }
+
+    fn check(&self, txn: &Txn) -> Result<(), Refusal> {
+        for op in self.path(txn).1 {
+            match op {
+                Op::Write { key, value, lease } => {
+                    if (value.is_none() || lease.is_none()) && !self.before.contains_key(key) {
+                        return Err(Refusal::KeyNotFound { key: key.clone() });
+                    }
+                    let lease = lease.unwrap_or_default();
+                    if lease != LeaseId::NONE && !self.before.contains_key(&lease.key()) {
+                        return Err(Refusal::LeaseNotFound { lease });
+                    }
+                }
+                Op::Txn(inner) => self.check(inner)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn branch(&mut self, txn: &Txn) -> Result<(bool, Vec<OpResult>), Refusal> {
+        let (succeeded, ops) = self.path(txn);
+        let results = ops.iter().map(|op| self.step(op)).collect::<Result<_, _>>()?;
+        Ok((succeeded, results))
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let kv = self.before.get(compare.key());
+        match compare {
+            Compare::ModRevision { revision, .. } => {
+                kv.map_or(Revision(0), |kv| kv.mod_revision) == *revision
+            }
+            Compare::CreateRevision { revision, .. } => {
+                kv.map_or(Revision(0), |kv| kv.create_revision) == *revision
+            }
+            Compare::Version { version, .. } => kv.map_or(0, |kv| kv.version) == *version,
+            Compare::Value { value, .. } => kv.is_some_and(|kv| kv.value == value),
+            Compare::Each { key, end, relation, operand } => {
+                let of = |kv: Option<&KeyValue>| match operand {
+                    Operand::Version(than) => Some(kv.map_or(0, |kv| kv.version as i64).cmp(than)),
+                    Operand::CreateRevision(than) => {
+                        Some(kv.map_or(0, |kv| kv.create_revision.0 as i64).cmp(than))
+                    }
+                    Operand::ModRevision(than) => Some(kv.map_or(0, |kv| kv.mod_revision.0 as i64).cmp(than)),
+                    Operand::Value(than) => kv.map(|kv| kv.value.cmp(than)),
+                    Operand::Lease(than) => Some(kv.map_or(0, |kv| kv.lease.0).cmp(than)),
+                };
+                let holds = |kv| of(kv).is_some_and(|ordering| relation.holds(ordering));
+                let keys = self.before.values().filter(|kv| within(&kv.key, key, end.as_ref()));
+                let all: Vec<_> = keys.collect();
+                if all.is_empty() { holds(None) } else { all.into_iter().all(|kv| holds(Some(kv))) }
+            }
+        }
+    }
+
+    fn step(&mut self, op: &Op) -> Result<OpResult, Refusal> {
+        Ok(match op {
+            Op::Get { key } => OpResult::Got { kv: self.state.get(key).cloned() },
+            Op::Put { key, value } => self.write(key, Some(value), Some(LeaseId::NONE)),
+            Op::Write { key, value, lease } => self.write(key, value.as_ref(), *lease),
+            Op::Delete { key, end } => self.delete(|kv| within(&kv.key, key, end.as_ref())),
+            Op::Revoke { lease } => {
+                let OpResult::Deleted { mut previous } = self.delete(|kv| kv.lease == *lease) else {
+                    panic!()
+                };
+                let OpResult::Deleted { previous: own } = self.delete(|kv| kv.key == lease.key()) else {
+                    panic!()
+                };
+                previous.extend(own);
+                OpResult::Deleted { previous }
+            }
+            Op::Attached { lease } => {
+                let attached = self.state.values().filter(|kv| kv.lease == *lease);
+                OpResult::Attached { keys: attached.map(|kv| kv.key.clone()).collect() }
+            }
+            Op::Txn(inner) => {
+                // Its conditions look at what was before everything.
+                let (succeeded, results) = self.branch(inner)?;
+                OpResult::Txn { succeeded, results }
+            }
+            Op::Range(request) if request.revision.is_some() => {
+                let requested = request.revision.unwrap();
+                match self.model.range(request) {
+                    Ok(found) => OpResult::Range(found),
+                    Err("future") => {
+                        return Err(Refusal::Future { requested, current: Revision(self.revision - 1) });
+                    }
+                    Err(_) => {
+                        return Err(Refusal::Compacted { requested, oldest: Revision(self.model.compacted) });
+                    }
+                }
+            }
+            Op::Range(request) => {
+                // As of this step: a model that has only this state.
+                let now = self.revision - u64::from(!self.changed);
+                let model = Model { states: vec![self.state.clone()], compacted: 0 };
+                OpResult::Range(RangeResponse { revision: Revision(now), ..model.range(request).unwrap() })
+            }
+        })
+    }
+
+    fn write(&mut self, key: &Bytes, value: Option<&Bytes>, lease: Option<LeaseId>) -> OpResult {
+        self.changed = true;
+        let previous = self.state.get(key).cloned();
+        let kept = previous.clone().unwrap_or_else(|| KeyValue {
+            key: key.clone(),
+            value: Bytes::new(),
+            create_revision: Revision(self.revision),
+            mod_revision: Revision(0),
+            version: 0,
+            lease: LeaseId::NONE,
+        });
+        let kv = KeyValue {
+            value: value.cloned().unwrap_or(kept.value),
+            lease: lease.unwrap_or(kept.lease),
+            mod_revision: Revision(self.revision),
+            version: kept.version + 1,
+            ..kept
+        };
+        self.state.insert(key.clone(), kv);
+        OpResult::Put { previous }
+    }
+
+    fn delete(&mut self, doomed: impl Fn(&KeyValue) -> bool) -> OpResult {
+        let previous: Vec<_> = self.state.extract_if(.., |_, kv| doomed(kv)).map(|(_, kv)| kv).collect();
+        self.changed |= !previous.is_empty();
+        OpResult::Deleted { previous }
     }
 }
 
@@ -152,7 +261,22 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (key(), value()).prop_map(|(key, value)| Op::Put { key, value }),
         2 => (key(), end()).prop_map(|(key, end)| Op::Delete { key, end }),
         1 => key().prop_map(|key| Op::Get { key }),
+        2 => (key(), prop::option::of(value()), prop::option::of(lease()))
+            .prop_map(|(key, value, lease)| Op::Write { key, value, lease }),
+        1 => (range(), prop::option::of(0_u64..12))
+            .prop_map(|(range, at)| Op::Range(RangeRequest { revision: at.map(Revision), ..range })),
+        1 => some_lease().prop_map(|lease| Op::Put { key: lease.key(), value: "60".into() }),
+        1 => some_lease().prop_map(|lease| Op::Revoke { lease }),
+        1 => some_lease().prop_map(|lease| Op::Attached { lease }),
     ]
+}
+
+fn lease() -> impl Strategy<Value = LeaseId> {
+    prop_oneof![Just(LeaseId::NONE), some_lease()]
+}
+
+fn some_lease() -> impl Strategy<Value = LeaseId> {
+    prop_oneof![Just(LeaseId(1)), Just(LeaseId(-1))]
 }
 
 fn compare() -> impl Strategy<Value = Compare> {
@@ -162,25 +286,42 @@ fn compare() -> impl Strategy<Value = Compare> {
         (key(), small.clone()).prop_map(|(key, at)| Compare::CreateRevision { key, revision: Revision(at) }),
         (key(), small).prop_map(|(key, version)| Compare::Version { key, version }),
         (key(), value()).prop_map(|(key, value)| Compare::Value { key, value }),
+        (key(), end(), relation(), operand()).prop_map(|(key, end, relation, operand)| Compare::Each {
+            key,
+            end,
+            relation,
+            operand
+        }),
+    ]
+}
+
+fn relation() -> impl Strategy<Value = Relation> {
+    prop::sample::select(vec![Relation::Equal, Relation::Greater, Relation::Less, Relation::NotEqual])
+}
+
+fn operand() -> impl Strategy<Value = Operand> {
+    prop_oneof![
+        (-1_i64..4).prop_map(Operand::Version),
+        (-1_i64..12).prop_map(Operand::CreateRevision),
+        (-1_i64..12).prop_map(Operand::ModRevision),
+        (-1_i64..3).prop_map(Operand::Lease),
+        value().prop_map(Operand::Value),
     ]
 }
 
 fn txn() -> impl Strategy<Value = Txn> {
-    let ops = || prop::collection::vec(op(), 0..4);
-    (prop::collection::vec(compare(), 0..3), ops(), ops()).prop_map(|(compares, success, failure)| Txn {
-        compares,
-        success,
-        failure,
-    })
+    let of = |op: BoxedStrategy<Op>| {
+        let ops = prop::collection::vec(op, 0..4);
+        (prop::collection::vec(compare(), 0..3), ops.clone(), ops)
+            .prop_map(|(compares, success, failure)| Txn { compares, success, failure })
+    };
+    let inner = of(op().boxed()).prop_map(|txn| Op::Txn(Box::new(txn)));
+    prop_oneof![2 => of(op().boxed()), 1 => of(prop_oneof![op(), inner].boxed())]
 }
 
 fn range() -> impl Strategy<Value = RangeRequest> {
-    (key(), end(), 0_usize..4).prop_map(|(start, end, limit)| RangeRequest {
-        start,
-        end,
-        revision: None,
-        limit,
-        keys_only: false,
+    (key(), end(), 0_usize..4, prop::bool::weighted(0.2)).prop_map(|(start, end, limit, count_only)| {
+        RangeRequest { start, end, revision: None, limit, keys_only: false, count_only }
     })
 }
 
@@ -306,7 +447,8 @@ impl Stores {
                     None => state.remove(&key),
                 };
                 // What was before the oldest kept revision need not be known, but never is wrong.
-                if known.is_some() || previous.is_some() {
+                let own = previous.as_ref().is_some_and(|kv| kv.mod_revision.0 == revision);
+                if !own && (known.is_some() || previous.is_some()) {
                     let truth = &self.model.states[revision as usize - 1];
                     let key = previous.as_ref().or(before.as_ref()).map(|kv| kv.key.clone());
                     assert_eq!(

@@ -13,6 +13,7 @@
 
 mod reads;
 mod snapshots;
+mod transactions;
 mod watches;
 mod writes;
 
@@ -26,7 +27,7 @@ use futures::StreamExt;
 
 use crate::storage::{Storage, StorageError, WatchStream};
 use crate::types::{
-    KeyValue, Op, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch, WatchEvent,
+    KeyValue, LeaseId, Op, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch, WatchEvent,
     WatchRequest, prefix_end,
 };
 
@@ -43,6 +44,11 @@ const CHECKS: &[(&str, Check)] = &[
     ("steps answer with what they met", |s| Box::pin(writes::step_results(s))),
     ("transactions that break a rule are refused", |s| Box::pin(writes::refusals(s))),
     ("concurrent compare-and-swap loses no update", |s| Box::pin(writes::concurrent_swaps(s))),
+    ("ranges within a transaction see its steps", |s| Box::pin(transactions::ranges_within(s))),
+    ("transactions stand within transactions", |s| Box::pin(transactions::inner_transactions(s))),
+    ("conditions compare all there is", |s| Box::pin(transactions::relations(s))),
+    ("a lease takes its keys with it", |s| Box::pin(transactions::leases(s))),
+    ("leases are part of a snapshot", |s| Box::pin(transactions::leases_in_snapshots(s))),
     ("a range comes in key order within its bounds", |s| Box::pin(reads::ranges(s))),
     ("a limit cuts a range and says so", |s| Box::pin(reads::limits(s))),
     ("the past can be read", |s| Box::pin(reads::the_past(s))),

@@ -17,6 +17,7 @@ pub(super) async fn ranges(store: Store) {
         end: end.map(bytes),
         revision: None,
         limit: 0,
+        count_only: false,
         keys_only: true,
     };
     let table: [(&str, Option<&str>, &[&str]); 6] = [

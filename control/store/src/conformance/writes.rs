@@ -19,6 +19,7 @@ pub(super) async fn life_of_a_key(store: Store) {
         create_revision: born,
         mod_revision: second,
         version: 2,
+        lease: LeaseId::NONE,
     };
     assert_eq!(kv, expected);
     let died = delete(&store, "/a").await;
@@ -126,6 +127,7 @@ pub(super) async fn step_results(store: Store) {
         create_revision: born,
         mod_revision: born,
         version: 1,
+        lease: LeaseId::NONE,
     };
     let new = KeyValue { value: bytes("2"), mod_revision: response.revision, version: 2, ..old("/a") };
     let expected = vec![

@@ -20,6 +20,7 @@ use crate::snapshot::Row;
 use crate::span::Span;
 use crate::storage::StorageError;
 use crate::tables::{Tables, TablesError};
+use crate::types::LeaseId;
 use crate::wal::LogId;
 
 /// What a build gathers before it writes to its tables.
@@ -28,8 +29,26 @@ const GATHER: usize = 4 << 20;
 /// One frame. Sent as postcard: variants are only ever appended.
 #[derive(Serialize, Deserialize)]
 enum Frame {
-    Head { position: Position, order: Order },
+    Head {
+        position: Position,
+        order: Order,
+    },
     Rows(Vec<Row>),
+    /// Rows of which some are attached to leases.
+    LeasedRows(Vec<(Row, LeaseId)>),
+}
+
+impl Frame {
+    /// The records of its rows.
+    fn records(self) -> Result<Vec<Record>, StorageError> {
+        match self {
+            Self::Rows(rows) => Ok(rows.into_iter().map(|row| row.into_record(LeaseId::NONE)).collect()),
+            Self::LeasedRows(rows) => {
+                Ok(rows.into_iter().map(|(row, lease)| row.into_record(lease)).collect())
+            }
+            Self::Head { .. } => Err(unsound("rows were expected")),
+        }
+    }
 }
 
 /// The state at one log entry; see the module's description.
@@ -87,7 +106,7 @@ impl Cut {
 }
 
 struct Gathered {
-    rows: Vec<Row>,
+    rows: Vec<(Row, LeaseId)>,
     bytes: usize,
     max: usize,
 }
@@ -104,11 +123,12 @@ impl Gathered {
     }
 
     fn frame(self) -> Result<Option<(Bytes, Bytes)>, StorageError> {
-        let Some(last) = self.rows.last() else { return Ok(None) };
+        let Some((last, _)) = self.rows.last() else { return Ok(None) };
         let mut cursor = BytesMut::with_capacity(last.key().len() + 1);
         cursor.put_u8(1);
         cursor.put_slice(last.key());
-        Ok(Some((encode(&Frame::Rows(self.rows))?, cursor.freeze())))
+        let frame = Row::without_leases(self.rows).map_or_else(Frame::LeasedRows, Frame::Rows);
+        Ok(Some((encode(&frame)?, cursor.freeze())))
     }
 }
 
@@ -166,12 +186,8 @@ impl Build {
         match (decode(frame)?, &self.position) {
             (Frame::Head { position, order }, None) => self.position = Some(Position { order, ..position }),
             (Frame::Head { .. }, Some(_)) => return Err(unsound("it has two heads")),
-            (Frame::Rows(_), None) => return Err(unsound("it has no head")),
-            (Frame::Rows(rows), Some(_)) => {
-                for row in rows {
-                    self.take(row.into_record());
-                }
-            }
+            (Frame::Rows(_) | Frame::LeasedRows(_), None) => return Err(unsound("it has no head")),
+            (frame, Some(_)) => frame.records()?.into_iter().for_each(|record| self.take(record)),
         }
         if self.gathered_bytes >= GATHER {
             self.write()?;
@@ -275,14 +291,10 @@ impl Machine {
 
     /// Takes a frame of another member's volatile rows: of each key the newest stands.
     pub fn merge_volatile(&self, frame: &[u8]) -> Result<(), StorageError> {
-        match decode(frame)? {
-            Frame::Rows(rows) => {
-                let _writer = self.shared.writer.lock();
-                self.shared.core.merge_volatile(rows.into_iter().map(Row::into_record).collect());
-                Ok(())
-            }
-            Frame::Head { .. } => Err(unsound("rows were expected")),
-        }
+        let records = decode(frame)?.records()?;
+        let _writer = self.shared.writer.lock();
+        self.shared.core.merge_volatile(records);
+        Ok(())
     }
 
     /// Whether there is no volatile row here.

@@ -35,6 +35,8 @@ use store::CopyStore;
 
 /// Between two writes of the file passes at least this time.
 const GAP: Duration = Duration::from_secs(5);
+/// Of so many absent objects is known that they are; then the memory begins anew.
+const MOST_ABSENT: usize = 4096;
 /// After a failed write, so long.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -58,6 +60,8 @@ pub struct Mirror {
     seal: Seal,
     held: Mutex<Contents>,
     store: Arc<CopyStore>,
+    /// Config maps and secrets of which a server said that they do not exist.
+    absent: Mutex<BTreeSet<Bytes>>,
     saving: Mutex<Saving>,
     wake: Notify,
     /// Grows when pods come or go.
@@ -100,6 +104,7 @@ impl Mirror {
             seal,
             held: Mutex::new(held),
             store,
+            absent: Mutex::default(),
             saving: Mutex::new(saving),
             wake: Notify::new(),
             pods: watch::Sender::new(0),
@@ -143,6 +148,11 @@ impl Mirror {
         stored::key(resource, namespace, name).is_some_and(|key| self.held.lock().left_out.contains(&key))
     }
 
+    /// Whether a server of this run said that an object does not exist.
+    pub fn is_absent(&self, resource: &Resource, namespace: &str, name: &str) -> bool {
+        stored::key(resource, namespace, name).is_some_and(|key| self.absent.lock().contains(&key))
+    }
+
     /// Takes an object as a server told it. One that is older than what is held is left aside, as
     /// is another node's.
     pub fn put(&self, resource: &Resource, mut object: Value) {
@@ -161,6 +171,7 @@ impl Mirror {
         let due = contents::urgency(old.map(|old| old.value.as_ref()), Some(&new.value));
         let fresh = old.is_none();
         held.left_out.remove(&new.key);
+        self.absent.lock().remove(&new.key);
         held.rows.insert(new.key.clone(), Row { value: new.value.clone(), revision: new.revision });
         drop(held);
         self.store.put(new.key, new.value, Some(new.revision));
@@ -172,10 +183,22 @@ impl Mirror {
         let Some(key) = stored::key(resource, namespace, name) else { return };
         let mut held = self.held.lock();
         held.left_out.remove(&key);
+        self.note_absent(resource, &key);
         let Some(old) = held.rows.remove(&key) else { return };
         drop(held);
         self.store.remove(&key);
         self.changed(resource, true, contents::urgency(Some(&old.value), None));
+    }
+
+    fn note_absent(&self, resource: &Resource, key: &Bytes) {
+        if !matches!(resource.plural, "configmaps" | "secrets") {
+            return;
+        }
+        let mut absent = self.absent.lock();
+        if absent.len() >= MOST_ABSENT {
+            absent.clear();
+        }
+        absent.insert(key.clone());
     }
 
     /// Takes a complete list: what is held of the kind and not in it is gone.

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::RwLock;
 use sampan_store::{
-    KeyValue, RangeRequest, RangeResponse, Revision, Storage, StorageError, Txn, TxnResponse, WatchBatch,
-    WatchEvent, WatchRequest, WatchStream,
+    KeyValue, LeaseId, RangeRequest, RangeResponse, Revision, Storage, StorageError, Txn, TxnResponse,
+    WatchBatch, WatchEvent, WatchRequest, WatchStream,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
@@ -57,6 +57,7 @@ impl CopyStore {
             create_revision: previous.as_ref().map_or(Revision(own), |previous| previous.create_revision),
             mod_revision: Revision(own),
             version: previous.as_ref().map_or(1, |previous| previous.version + 1),
+            lease: LeaseId::NONE,
         };
         state.rows.insert(key, kv.clone());
         state.revision = state.revision.max(own);
@@ -80,7 +81,14 @@ impl CopyStore {
         for (key, value, revision) in rows {
             state.revision = state.revision.max(revision);
             let at = Revision(revision);
-            let kv = KeyValue { key: key.clone(), value, create_revision: at, mod_revision: at, version: 1 };
+            let kv = KeyValue {
+                key: key.clone(),
+                value,
+                create_revision: at,
+                mod_revision: at,
+                version: 1,
+                lease: LeaseId::NONE,
+            };
             state.rows.insert(key, kv);
         }
         // Nobody may be watching.
@@ -111,6 +119,11 @@ impl Storage for CopyStore {
         Revision(self.state.read().revision)
     }
 
+    /// A copy is as current as it can be: there is nobody to ask.
+    async fn current_revision(&self) -> Result<Revision, StorageError> {
+        Ok(self.revision())
+    }
+
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StorageError> {
         let state = self.state.read();
         let current = Revision(state.revision);
@@ -129,6 +142,9 @@ impl Storage for CopyStore {
         let mut found = RangeResponse { revision: current, kvs: Vec::new(), more: false, count: 0 };
         for kv in rows {
             found.count += 1;
+            if request.count_only {
+                continue;
+            }
             if request.limit > 0 && found.kvs.len() == request.limit {
                 found.more = true;
                 continue;

@@ -93,11 +93,15 @@ fn get(mirror: &Mirror, absence: Absence, ask: &Ask) -> Response<Body> {
         return object(&found);
     }
     // At the start the mirror is all there is, and what is not in it was not there, unless it was
-    // too large. Later it may only not have come yet.
-    let known = absence == Absence::SinceStart
+    // too large. Later it may only not have come yet, unless a server said that it does not exist.
+    let at_start = absence == Absence::SinceStart
         && !mirror.was_left_out(ask.resource, &ask.namespace, &ask.name)
         && matches!(ask.core(), "pods" | "configmaps" | "secrets");
-    if known { refusal(&Status::not_found(ask.resource, &ask.name)) } else { unavailable() }
+    if at_start || mirror.is_absent(ask.resource, &ask.namespace, &ask.name) {
+        refusal(&Status::not_found(ask.resource, &ask.name))
+    } else {
+        unavailable()
+    }
 }
 
 fn list(mirror: &Mirror, ask: &Ask) -> Response<Body> {

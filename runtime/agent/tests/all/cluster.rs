@@ -256,6 +256,7 @@ pub const FAST: Timing = Timing {
     retry: Duration::from_millis(50),
     retry_max: Duration::from_millis(400),
     move_spread: Duration::from_millis(50),
+    quic_again: Duration::from_millis(100),
     drain: Duration::from_secs(2),
 };
 

@@ -193,6 +193,22 @@ async fn tcp_stands_in_where_udp_is_swallowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tcp_gives_way_when_quic_works_again() {
+    let authority = Authority::new();
+    let [one] = servers(&authority, ["one"]).await;
+    let link = TestLink::start(&authority, "n1", vec![one.listen_tcp().await]);
+    link.at(&one).await;
+    let mut state = link.link.state();
+    assert!(!state.borrow().connected.as_ref().unwrap().quic);
+    // The address that is told takes QUIC.
+    tell(&[&one], Some(&one));
+    let quic = state.wait_for(|state| state.connected.as_ref().is_some_and(|c| c.quic));
+    assert_eq!(tokio::time::timeout(PATIENCE, quic).await.expect("it moves").unwrap().generation, 1);
+    let maps: Api<ConfigMap> = Api::namespaced(client(&link), "default");
+    assert!(maps.list(&ListParams::default()).await.unwrap().items.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_watches_leave_streams_for_writes() {
     let authority = Authority::new();
     let [one] = servers(&authority, ["one"]).await;

@@ -150,11 +150,28 @@ async fn a_node_that_boots_alone_starts_its_pods_and_tells_the_server_later() {
     let key = keys.iter().find(|mount| mount.container_path == "/k").unwrap().host_path.join("k");
     assert_eq!(std::fs::read_to_string(key).unwrap(), "a well kept secret");
     assert_eq!(restarts(&pods.get("stays").await.unwrap()), 0, "the server does not know yet");
+    for entry in std::fs::read_dir(dir.path().join("agent")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        for text in ["a well kept secret", "YSB3ZWxsIGtlcHQgc2VjcmV0", "plain text"] {
+            assert!(!bytes.windows(text.len()).any(|window| window == text.as_bytes()), "{path:?}");
+        }
+    }
+
+    // Once more without a server: what the second run knew is not lost.
+    let runtime = second.crash().await;
+    let second = TestNode::start(&authority, dir.path(), vec![one.address()], runtime).await;
+    let own: Api<Pod> = Api::namespaced(second.agent.client(), "default");
+    for name in ["stays", "changes", "goes"] {
+        second
+            .until(&own, name, "it runs a third time", |pod| phase(pod) == "Running" && restarts(pod) == 2)
+            .await;
+    }
     let begun: Vec<_> = second.runtime.containers().iter().map(|c| c.status.id.clone()).collect();
 
     one.reappear().await;
     for (name, uid) in ["stays", "changes"].iter().zip(&uids) {
-        let found = second.until(&pods, name, "the server is told", |pod| restarts(pod) == 1).await;
+        let found = second.until(&pods, name, "the server is told", |pod| restarts(pod) == 2).await;
         assert_eq!((phase(&found), found.metadata.uid.as_ref()), ("Running", Some(uid)));
     }
     eventually("what was deleted ends", || async { (running(&second.runtime) == 2).then_some(()) }).await;

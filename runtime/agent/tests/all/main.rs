@@ -1,6 +1,14 @@
 //! Nodes and servers over real sockets of this machine, with a real API server in memory.
 
-#![allow(unreachable_pub, reason = "one program: what its parts share is public among them")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests fail loudly"
+)]
 
 mod cluster;
 mod connections;

@@ -97,6 +97,8 @@ async fn what_cannot_be_sent_is_refused_and_shown_to_local_readers() {
     let dir = tempfile::tempdir().unwrap();
     let agent = agent(&authority, dir.path(), vec![one.address()]).await;
     read_all(&agent).await;
+    let maps: Api<ConfigMap> = Api::namespaced(agent.client(), "default");
+    assert!(maps.get_opt("optional").await.unwrap().is_none());
     one.vanish().await;
     agent.link().wait_for(|state| state.connected.is_none()).await.unwrap();
     let status =
@@ -110,7 +112,8 @@ async fn what_cannot_be_sent_is_refused_and_shown_to_local_readers() {
     let other = json!({"metadata": {"uid": "another"}, "status": {"message": "wrong"}});
     own.patch_status("p", &PatchParams::default(), &Patch::Strategic(&other)).await.unwrap_err();
     assert_eq!(own.get("p").await.unwrap().status.unwrap().message.as_deref(), Some("alone"));
-    // What is not here may be at the server.
+    assert!(maps.get_opt("optional").await.unwrap().is_none(), "the server said that there is none");
+    // Of what was never asked for, the server may have something.
     let unknown = own.get("unknown").await.unwrap_err();
     assert!(matches!(unknown, kube::Error::Api(status) if status.code == 503));
     // A list waits: the mirror may lag behind.

@@ -17,7 +17,10 @@ pub(super) fn run(args: KubeconfigArgs) -> Result<ExitCode, CommandError> {
     };
     let server = match args.server {
         Some(server) => server,
-        None => std::fs::read_to_string(data_dir.join(super::SERVER_FILE)).doing(missing)?.trim().to_owned(),
+        None => std::fs::read_to_string(data_dir.join(crate::server::SERVER_FILE))
+            .doing(missing)?
+            .trim()
+            .to_owned(),
     };
     let text = sampan_apiserver::pki::stored_admin_kubeconfig(&tls, &server).doing(missing)?;
     super::print(&text);

@@ -1,25 +1,29 @@
 //! The commands, a file each.
 
+mod admin;
+mod agent;
 mod check;
-mod cluster;
 mod completions;
 mod image;
 mod kubeconfig;
 mod snapshot;
 
-pub(crate) use cluster::SERVER_FILE;
-
 use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
 use crate::error::CommandError;
-use crate::settings::{Mode, Settings};
+use crate::server;
+use crate::settings::{AgentSettings, Settings};
 
 /// Runs what the command line asks for.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     match cli.command {
-        Command::Dev(args) => cluster::run(Settings::new(Mode::Dev, args)?),
-        Command::Server(args) => cluster::run(Settings::new(Mode::Server, args)?),
+        Command::Dev(args) => server::run(Settings::dev(args)?),
+        Command::Server(args) => server::run(Settings::server(args)?),
+        Command::Agent(args) => agent::run(AgentSettings::new(args)?),
+        Command::Token(args) => admin::token(args),
+        Command::Member(args) => admin::member(args),
+        Command::Certificate(args) => admin::certificate(args),
         Command::Kubeconfig(args) => kubeconfig::run(args),
         Command::Image(args) => image::run(args),
         Command::Snapshot(args) => snapshot::run(args),
@@ -30,7 +34,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CommandError> {
 }
 
 /// Writes to standard output; a reader that has gone away is no error.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     // Nobody is left to tell if this fails.

@@ -1,28 +1,112 @@
-//! `sampan snapshot restore`: back to a snapshot, with the cluster stopped.
+//! `sampan snapshot`: saved from the running server, looked at, restored with the server stopped.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::args::{SnapshotArgs, SnapshotCommand};
+use jiff::Timestamp;
+use sampan_backup::{BackupError, Existing, Passphrase, SaveOptions, Seal, Summary};
+
+use crate::args::{S3Args, SnapshotArgs, SnapshotCommand};
 use crate::error::{CommandError, Doing};
-use crate::{data_dir, store};
+use crate::{data_dir, snapshot_text, store};
 
 pub(super) fn run(args: SnapshotArgs) -> Result<ExitCode, CommandError> {
-    let SnapshotCommand::Restore { file, data } = args.command;
-    let data_dir = data_dir::existing(data.data_dir)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .enable_all()
         .build()
         .doing(|| "threads cannot be started".to_owned())?;
-    let revision = runtime.block_on(async {
-        let storage = store::rebuild(&data_dir, &file).await?;
-        let revision = sampan_store::Storage::revision(&storage);
-        storage.close().await.doing(|| "closing the database".to_owned())?;
-        Ok::<_, CommandError>(revision)
+    let text = runtime.block_on(async {
+        match args.command {
+            SnapshotCommand::Save { destination, force, passphrase_file, s3, data } => {
+                let one = One::new(&destination, &s3, passphrase_file)?;
+                save(&one, force, data.data_dir).await
+            }
+            SnapshotCommand::Status { source, passphrase_file, s3 } => {
+                let one = One::new(&source, &s3, passphrase_file)?;
+                let summary = sampan_backup::status(&one.location, one.passphrase.as_ref()).await;
+                summary.map(|summary| describe(&summary)).map_err(|error| one.refuse(error, "cannot be used"))
+            }
+            SnapshotCommand::Restore { source, passphrase_file, s3, data } => {
+                let one = One::new(&source, &s3, passphrase_file)?;
+                restore(&one, data.data_dir).await
+            }
+        }
     })?;
-    super::print(&format!(
-        "{} now holds the state of {} (revision {revision}); what it held before was moved aside within it\n",
-        data_dir.join("db").display(),
-        file.display()
-    ));
+    super::print(&text);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The snapshot that a command is about.
+struct One {
+    text: String,
+    location: sampan_backup::Location,
+    passphrase: Option<Passphrase>,
+}
+
+impl One {
+    fn new(text: &str, s3: &S3Args, passphrase_file: Option<PathBuf>) -> Result<Self, CommandError> {
+        let given = snapshot_text::of_command(s3, passphrase_file);
+        let unusable = || "the snapshot cannot be named".to_owned();
+        let location = given.location(text, &|name| std::env::var(name).ok()).doing(unusable)?;
+        let passphrase = given.passphrase().doing(|| "--passphrase-file".to_owned())?;
+        Ok(Self { text: text.to_owned(), location, passphrase })
+    }
+
+    fn refuse(&self, error: BackupError, what: &str) -> CommandError {
+        let mend = match &error {
+            BackupError::Exists { .. } => "; --force replaces it",
+            BackupError::PassphraseNeeded => "; name the passphrase's file with --passphrase-file",
+            _ => "",
+        };
+        CommandError::new(format!(
+            "the snapshot {} {what}: {}{mend}",
+            self.text,
+            sampan_client::informer::chain(&error)
+        ))
+    }
+}
+
+async fn save(one: &One, force: bool, given: Option<PathBuf>) -> Result<String, CommandError> {
+    let (client, data_dir) = super::admin::client(given)?;
+    let snapshot = client.snapshot().await.doing(|| "the server gives no snapshot".to_owned())?;
+    let known = sampan_join::joined(&data_dir.join("tls")).ok().flatten();
+    let (cluster, name) = known.map(|known| (known.cluster_id, known.name)).unwrap_or_default();
+    let options = SaveOptions {
+        origin: snapshot_text::origin(cluster, &name),
+        created: Timestamp::now(),
+        seal: one.passphrase.clone().map(Seal::new),
+        existing: if force { Existing::Replace } else { Existing::Refuse },
+    };
+    let saved = sampan_backup::save_stream(snapshot, &one.location, &options).await;
+    saved.map(|summary| describe(&summary)).map_err(|error| one.refuse(error, "cannot be saved"))
+}
+
+async fn restore(one: &One, given: Option<PathBuf>) -> Result<String, CommandError> {
+    let data_dir = data_dir::existing(given)?;
+    let mut contents = sampan_backup::open(&one.location, one.passphrase.as_ref())
+        .await
+        .map_err(|error| one.refuse(error, "cannot be used"))?;
+    let revision = store::rebuild(&data_dir, &mut contents, &one.text).await?;
+    Ok(format!(
+        "{} now holds the state of {} (revision {revision}), as a new cluster of this server alone; what it held before was moved aside within it\n",
+        data_dir.join("db").display(),
+        one.text
+    ))
+}
+
+fn describe(summary: &Summary) -> String {
+    let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+    let created = summary.created.map_or_else(|| "unknown".to_owned(), |at| at.to_string());
+    format!(
+        "created   {created}\ncluster   {}\nnode      {}\nversion   {}\nrevision  {}\nkeys      {}\nsize      {}\nsha256    {}\nsealed    {}\n",
+        or(&summary.cluster),
+        or(&summary.node),
+        or(&summary.version),
+        summary.revision,
+        summary.keys,
+        summary.size,
+        summary.sha256,
+        if summary.sealed { "yes" } else { "no" },
+    )
 }

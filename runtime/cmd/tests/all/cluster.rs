@@ -20,7 +20,7 @@ pub(crate) fn sampan() -> Command {
 }
 
 /// A pod range that no other test of this machine uses now.
-fn range() -> String {
+pub(crate) fn range() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = std::process::id().wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
     format!("10.{}.{}.0/20", 60 + number % 180, (number / 180 % 16) * 16)

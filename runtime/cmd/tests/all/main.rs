@@ -8,10 +8,14 @@
     reason = "tests fail loudly"
 )]
 
+mod agents;
 mod api;
 mod cluster;
 mod command_line;
 mod examples;
 mod faults;
+mod machine;
 mod pods;
 mod restart;
+mod servers;
+mod snapshots;

@@ -1,11 +1,19 @@
 //! The command line: names and defaults follow k3s where it has them.
 
+mod admin;
+mod cluster;
+mod snapshot;
+
+pub(crate) use admin::{
+    CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, TokenArgs, TokenCommand, TokenRole,
+};
+pub(crate) use cluster::{AgentArgs, ClusterArgs, JoinArgs, NodeArgs, ServerArgs};
+pub(crate) use snapshot::{S3Args, SnapshotArgs, SnapshotCommand, SnapshotTargetArgs};
+
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use ipnet::Ipv4Net;
 
 use crate::config_file;
 use crate::error::CommandError;
@@ -23,12 +31,20 @@ pub(crate) enum Command {
     /// Run a cluster on this machine, without root, for development.
     Dev(ClusterArgs),
     /// Run a server: the control plane and, unless disabled, this machine's node.
-    Server(ClusterArgs),
+    Server(ServerArgs),
+    /// Run this machine as a node of a cluster whose servers are elsewhere.
+    Agent(AgentArgs),
+    /// Manage the tokens with which machines join.
+    Token(TokenArgs),
+    /// Manage the servers that hold the database.
+    Member(MemberArgs),
+    /// Manage the cluster's certificates.
+    Certificate(CertificateArgs),
     /// Print a kubeconfig with administrator rights.
     Kubeconfig(KubeconfigArgs),
     /// Manage the images of this machine's node.
     Image(ImageArgs),
-    /// Go back to a snapshot of the database.
+    /// Save, look at and go back to snapshots of the database.
     Snapshot(SnapshotArgs),
     /// Tell what works on this machine, what does not, and why.
     Check(CheckArgs),
@@ -52,66 +68,6 @@ pub(crate) struct DataDirArgs {
     /// Directory of all state [default: ~/.local/share/sampan for dev, else /var/lib/sampan]
     #[arg(short = 'd', long, env = "SAMPAN_DATA_DIR", value_name = "DIR", global = true)]
     pub(crate) data_dir: Option<PathBuf>,
-}
-
-/// What a cluster is started with.
-#[derive(Args, Debug, Clone)]
-pub(crate) struct ClusterArgs {
-    /// Read options from a YAML file with the same names; the command line wins
-    #[arg(short = 'c', long, env = "SAMPAN_CONFIG_FILE", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) data: DataDirArgs,
-    /// Address on which the API listens [default: 127.0.0.1 for dev, else 0.0.0.0]
-    #[arg(long, value_name = "IP")]
-    pub(crate) bind_address: Option<IpAddr>,
-    /// Port on which the API listens; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 6443)]
-    pub(crate) https_listen_port: u16,
-    /// Address under which others reach the API [default: this node's address]
-    #[arg(long, value_name = "IP")]
-    pub(crate) advertise_address: Option<IpAddr>,
-    /// Further names or addresses in the API's certificate
-    #[arg(long, value_name = "NAME")]
-    pub(crate) tls_san: Vec<String>,
-    /// Where to write the administrator's kubeconfig
-    /// [default: kubeconfig.yaml in the data directory for dev, else /etc/sampan/sampan.yaml]
-    #[arg(short = 'o', long, value_name = "FILE")]
-    pub(crate) write_kubeconfig: Option<PathBuf>,
-    /// Permissions of that file, octal
-    #[arg(long, value_name = "MODE", default_value = "600", value_parser = octal)]
-    pub(crate) write_kubeconfig_mode: u32,
-    /// Range of pod addresses
-    #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16")]
-    pub(crate) cluster_cidr: Ipv4Net,
-    /// Range of service addresses
-    #[arg(long, value_name = "CIDR", default_value = "10.43.0.0/16")]
-    pub(crate) service_cidr: Ipv4Net,
-    /// Name of this node [default: the host name]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) node_name: Option<String>,
-    /// Address of this node [default: that of the default route]
-    #[arg(long, value_name = "IP")]
-    pub(crate) node_ip: Option<IpAddr>,
-    /// Label for this node, set when it registers
-    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
-    pub(crate) node_label: Vec<String>,
-    /// Taint for this node, set when it registers
-    #[arg(long, value_name = "KEY=VALUE:EFFECT", value_delimiter = ',')]
-    pub(crate) node_taint: Vec<String>,
-    /// Most pods that this node takes
-    #[arg(long, value_name = "COUNT", default_value_t = 250)]
-    pub(crate) max_pods: u32,
-    /// Run no node here, only the control plane
-    #[arg(long)]
-    pub(crate) disable_agent: bool,
-    /// Append an audit record of each API request to a file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) audit_log_path: Option<PathBuf>,
-    /// How much to log: error, warn, info, debug, trace, or a filter as of RUST_LOG
-    /// [default: warn for dev, else info]
-    #[arg(long, env = "SAMPAN_LOG", value_name = "LEVEL")]
-    pub(crate) log_level: Option<String>,
 }
 
 /// `sampan kubeconfig`.
@@ -152,24 +108,6 @@ pub(crate) enum ImageCommand {
     },
 }
 
-/// `sampan snapshot`.
-#[derive(Args, Debug, Clone)]
-pub(crate) struct SnapshotArgs {
-    #[command(subcommand)]
-    pub(crate) command: SnapshotCommand,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum SnapshotCommand {
-    /// Put a snapshot's state in the place of the database, which is moved aside; the cluster must be stopped.
-    Restore {
-        /// The snapshot.
-        file: PathBuf,
-        #[command(flatten)]
-        data: DataDirArgs,
-    },
-}
-
 /// `sampan check`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct CheckArgs {
@@ -178,13 +116,6 @@ pub(crate) struct CheckArgs {
     /// Port on which the API would listen
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
     pub(crate) https_listen_port: u16,
-}
-
-fn octal(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err(format!("{text:?} is not an octal mode such as 600")),
-    }
 }
 
 /// Parses the command line, with the options of a configuration file, where one is named, before it.
@@ -247,7 +178,7 @@ mod tests {
         Cli::command().debug_assert();
         let cli = parsed("sampan server --node-label a=b,c=d --node-label e=f -d /x").unwrap();
         let Command::Server(args) = cli.command else { unreachable!() };
-        assert_eq!(args.node_label, ["a=b", "c=d", "e=f"]);
-        assert_eq!(args.data.data_dir, Some(PathBuf::from("/x")));
+        assert_eq!(args.cluster.node.node_label, ["a=b", "c=d", "e=f"]);
+        assert_eq!(args.cluster.node.data.data_dir, Some(PathBuf::from("/x")));
     }
 }

@@ -1,0 +1,130 @@
+//! `sampan dev` and `sampan server`: a cluster, or a part of one, on this machine. Components start
+//! in the order in which they need each other and stop in reverse.
+//!
+//! [`ground`] says who this machine is and opens its part of the store; [`plane`] starts the
+//! control plane over it; this file is the order of it all.
+
+mod announce;
+mod ground;
+mod group;
+mod names;
+mod peers;
+mod plane;
+mod snapshots;
+mod stop;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sampan_agent::NodeRouter;
+use sampan_apiserver::UserInfo;
+use tokio::net::TcpListener;
+
+use crate::components::Components;
+use crate::error::{CommandError, Doing};
+use crate::settings::{Mode, Settings};
+use crate::{data_dir, kubeconfig_file, listen, logging, node};
+pub(crate) use announce::SERVER_FILE;
+use ground::Ground;
+use plane::Plane;
+pub(crate) use stop::Stop;
+
+/// How long a component of the control plane may take to stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(settings: Settings) -> Result<ExitCode, CommandError> {
+    logging::init(&settings.node.log_level)?;
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(serve(&settings));
+    // Whatever still blocks on a disk must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    outcome
+}
+
+/// The threads of everything but guests.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8))
+        .thread_name("sampan")
+        .enable_all()
+        .build()
+        .doing(|| "threads cannot be started".to_owned())
+}
+
+async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
+    let mut stop = Stop::new()?;
+    let listener = match settings.mode {
+        Mode::Dev => listen::tcp(settings).await?,
+        Mode::Server | Mode::Agent => listen::tcp_and_udp(settings).await?,
+    };
+    let port = listener.local_addr().doing(|| "the API's port".to_owned())?.port();
+    data_dir::prepare(&settings.node.data_dir)?;
+    let ground = tokio::select! {
+        ground = Ground::prepare(settings, port) => ground?,
+        () = stop.asked() => return Ok(ExitCode::SUCCESS),
+    };
+    let outcome = serve_on(settings, &ground, listener, port, &mut stop).await;
+    ground.close().await?;
+    outcome
+}
+
+async fn serve_on(
+    settings: &Settings,
+    ground: &Ground,
+    listener: TcpListener,
+    port: u16,
+    stop: &mut Stop,
+) -> Result<ExitCode, CommandError> {
+    let mut components = Components::default();
+    let started = tokio::select! {
+        started = start(&mut components, settings, ground, listener, port) => started.map(Some),
+        // A server whose group has no leader waits here for long.
+        () = stop.asked() => Ok(None),
+        error = ground.removed() => Err(error),
+    };
+    let code = match started {
+        Ok(Some(())) => tokio::select! {
+            () = stop.asked() => Ok(ExitCode::SUCCESS),
+            error = ground.removed() => Err(error),
+            name = components.failed() => {
+                tracing::error!(component = name, "ended by itself; stopping");
+                Ok(ExitCode::FAILURE)
+            }
+        },
+        Ok(None) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+    };
+    tokio::select! {
+        () = components.stop() => code,
+        () = stop.asked() => Err(CommandError::new("stopped at once: asked twice")),
+    }
+}
+
+/// Starts everything over the ground. What was started before a failure is in `components`.
+async fn start(
+    components: &mut Components,
+    settings: &Settings,
+    ground: &Ground,
+    listener: TcpListener,
+    port: u16,
+) -> Result<(), CommandError> {
+    let router = NodeRouter::new(&settings.node.name);
+    let plane = Plane::start(components, settings, ground, listener, port, router.clone()).await?;
+    if settings.agent {
+        let client = kube::Client::new(plane.api.service(UserInfo::node(&settings.node.name)), "default");
+        let place = ground.place(settings, port);
+        node::start(components, &settings.node, &place, node::Api::local(client), |kubelet| {
+            router.connect(kubelet);
+        })
+        .await?;
+    }
+    let url = names::url(settings, port);
+    kubeconfig_file::write(settings, &url, &ground.pki.admin_kubeconfig(&url))?;
+    announce::ready(settings, &url, plane.join.as_ref()).await
+}
+
+/// A clone of the store, as everybody but its owner sees it.
+fn storage(ground: &Ground) -> Arc<dyn sampan_store::Storage> {
+    Arc::clone(&ground.store) as Arc<dyn sampan_store::Storage>
+}
