@@ -240,6 +240,7 @@ pub(crate) fn outcome(response: &TxnResponse) -> Result<Outcome, String> {
                 Got::Deleted(previous.iter().map(cell).collect::<Result<_, _>>()?)
             }
             OpResult::Got { kv } => Got::Cell(only(kv)?),
+            other => return Err(format!("an answer to nothing that was asked: {other:?}")),
         });
     }
     Ok(Outcome::Txn { revision: response.revision.0, succeeded: response.succeeded, got })

@@ -478,6 +478,7 @@ mod tests {
             create_revision: Revision(created),
             mod_revision: Revision(revision),
             version,
+            lease: sampan_store::LeaseId(0),
         };
         WatchEvent::Put { kv, previous: None }
     }

@@ -63,8 +63,8 @@ impl Acknowledged {
             names.iter().filter(|(_, round)| **round >= from).map(|(name, _)| name.clone()).collect()
         };
         let maps: Api<ConfigMap> = Api::default_namespaced(client);
-        let listing =
-            tokio::time::timeout(Duration::from_secs(60), maps.list_metadata(&ListParams::default()));
+        let all = ListParams::default();
+        let listing = tokio::time::timeout(Duration::from_secs(60), maps.list_metadata(&all));
         let listing =
             listing.await.map_err(|_| BenchError::Failed("a list took more than a minute".into()))??;
         let found: std::collections::BTreeSet<String> =
