@@ -24,4 +24,6 @@ pub mod validation;
 pub use auth::{Attributes, Authorizer, BuiltInAuthorizer, Decision, KEY_EXTRA, SERVERS, UserInfo};
 pub use body::Body;
 pub use endpoints::{NodeConnector, NodeError};
-pub use server::{ApiServer, Config, Contents, DEFAULT_ISSUER, Handover, LocalService, ServerError};
+pub use server::{
+    ApiServer, Config, Contents, DEFAULT_ISSUER, Handover, LocalService, ServerError, certificate_user,
+};

@@ -98,7 +98,8 @@ fn admit(core: &Core, from: MemberId, open: &Open) -> Result<(), Refusal> {
 
 async fn serve_link(core: &Arc<Core>, from: MemberId, open: &Open, mut link: Link) {
     if let Err(refusal) = admit(core, from, open) {
-        tracing::info!(from = format_args!("{from:016x}"), %refusal, "a stream is refused");
+        // Whoever is refused asks again and again.
+        tracing::debug!(from = format_args!("{from:016x}"), %refusal, "a stream is refused");
         if link.outgoing.admit(Admit::Refused(refusal)).await.is_ok() {
             link.outgoing.finish().await;
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use parking_lot::Mutex;
 use sampan_store::wal::LogId;
@@ -314,6 +315,15 @@ impl RaftStore {
     /// Figures for metrics.
     pub fn stats(&self) -> Stats {
         self.core.machine.stats()
+    }
+
+    /// How far this member's log has come: the indexes of the last entry that is known to be
+    /// committed, and of the last one applied; 0 without any.
+    pub fn log_position(&self) -> (u64, u64) {
+        let metrics = self.core.raft.data_metrics();
+        let now = metrics.borrow_watched();
+        let applied = self.core.machine.applied().index;
+        (now.committed.map_or(applied, |id| (id.index + 1).max(applied)), applied)
     }
 
     /// Brings everything acknowledged so far into the tables. Nobody needs to call this.

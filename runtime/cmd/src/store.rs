@@ -9,9 +9,12 @@ use tokio::io::AsyncRead;
 
 use crate::error::{CommandError, Doing};
 
-/// Leases of nodes and events: written often, worth little after a restart.
-const VOLATILE: [&str; 2] =
-    ["/registry/coordination.k8s.io/leases/kube-node-lease/", "/registry/core/events/"];
+/// Leases of nodes, events, and what keeps the etcd API's leases alive: written often, worth little after a restart.
+const VOLATILE: [&str; 3] = [
+    "/registry/coordination.k8s.io/leases/kube-node-lease/",
+    "/registry/core/events/",
+    sampan_etcd::RENEWALS,
+];
 /// What must not be readable on a disk that was stolen.
 const SEALED: [&str; 2] = ["/registry/core/secrets/", sampan_join::SEALED_PREFIX];
 

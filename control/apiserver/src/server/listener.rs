@@ -150,12 +150,12 @@ fn builder(http2: bool) -> auto::Builder<TokioExecutor> {
 fn peer(stream: &TlsStream<TcpStream>) -> (Caller, bool) {
     let (_, session) = stream.get_ref();
     let http2 = session.alpn_protocol() == Some(b"h2");
-    let user = session.peer_certificates().and_then(|chain| chain.first()).and_then(identity);
+    let user = session.peer_certificates().and_then(|chain| chain.first()).and_then(certificate_user);
     (Caller::Network(user.map(Arc::new)), http2)
 }
 
-/// The user that a certificate names. That our authority signed it has been checked.
-fn identity(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
+/// The user that a client certificate names. That our authority signed it, whoever asks has checked.
+pub fn certificate_user(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?;

@@ -25,7 +25,7 @@ use crate::metrics;
 use crate::pki::{Pki, PkiError};
 use crate::registry::{Registries, strategies};
 
-pub use listener::Handover;
+pub use listener::{Handover, certificate_user};
 pub use local::LocalService;
 
 /// Who issues service account tokens, and for whom, where nothing else is configured.

@@ -24,6 +24,10 @@ pub(super) async fn add(inner: &Inner, user: &UserInfo, wanted: Addresses) -> Re
             "only a server that has enrolled becomes a member: 'sampan server --server URL --token TOKEN' on it",
         ));
     };
+    if let Some(shown) = presented(user).and_then(|shown| shown.parse().ok()) {
+        // What became of its key says more than that its name is free.
+        inner.identities.check_not_removed(shown).await?;
+    }
     let owner = inner.identities.owner(MachineRole::Server, name).await?;
     let key = owner.map(|owner| owner.key).ok_or_else(|| not_its_name(name))?;
     check_presented(user, key)?;
@@ -130,10 +134,14 @@ fn server_name(user: &UserInfo) -> Option<&str> {
     user.in_group(sampan_apiserver::SERVERS).then(|| user.name.strip_prefix(SERVER_USER)).flatten()
 }
 
+/// The key that the connection proved, where it says.
+fn presented(user: &UserInfo) -> Option<&String> {
+    user.extra.get(sampan_apiserver::KEY_EXTRA).and_then(|values| values.first())
+}
+
 /// Where the connection says which key it proved, that it is the one that owns the name.
 fn check_presented(user: &UserInfo, owner: KeyId) -> Result<(), Status> {
-    let shown = user.extra.get(sampan_apiserver::KEY_EXTRA).and_then(|values| values.first());
-    match shown {
+    match presented(user) {
         Some(shown) if *shown != owner.to_string() => {
             Err(not_its_name(user.name.strip_prefix(SERVER_USER).unwrap_or(&user.name)))
         }

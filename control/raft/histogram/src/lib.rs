@@ -63,7 +63,9 @@ impl<T> Histogram<T> {
         for (bits, count) in self.counts.iter().enumerate() {
             seen = seen.saturating_add(*count);
             if *count > 0 && seen >= rank.max(1) {
-                return u64::MAX.checked_shr(u64::BITS - u32::try_from(bits).unwrap_or(u64::BITS)).unwrap_or(0);
+                return u64::MAX
+                    .checked_shr(u64::BITS - u32::try_from(bits).unwrap_or(u64::BITS))
+                    .unwrap_or(0);
             }
         }
         0

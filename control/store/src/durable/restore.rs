@@ -18,7 +18,10 @@ use crate::record::Record;
 use crate::snapshot::{Header, Reader};
 use crate::storage::StorageError;
 use crate::tables::{Tables, TablesError};
+use crate::wal::LogId;
 
+/// The entry that a restored state stands for.
+const BEFORE: LogId = LogId { term: 1, index: 1 };
 /// How many frames of rows may wait for the tables.
 const AHEAD: usize = 4;
 
@@ -182,6 +185,10 @@ fn replace(
     let mut position = Position::default();
     position.restore(snapshot, tables.meta().position.keys);
     position.order.cluster = ClusterId::generate().map_err(unusable)?;
+    // As if entries had led to this state and were gone: a member that joins gets the state, and
+    // does not take the log's first entry for the beginning of everything.
+    position.applied = BEFORE;
+    position.order.installed = BEFORE;
     tables.reposition(position).map_err(|error| unusable(std::io::Error::other(error)))?;
     drop(tables);
     if dir.is_fresh() {

@@ -121,13 +121,7 @@ impl Ground {
 
     /// Waits until this server is told that it is no member any more; what there is to say.
     pub(super) async fn removed(&self) -> CommandError {
-        let mut removed = self.store.removed();
-        if removed.wait_for(|removed| *removed).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        CommandError::new(
-            "this server was removed from its cluster and stops; to join again, start with an empty --data-dir",
-        )
+        removed(&self.store).await
     }
 
     /// Ends in good order: leadership goes to another server first.
@@ -140,6 +134,16 @@ impl Ground {
         }
         closed
     }
+}
+
+async fn removed(store: &RaftStore) -> CommandError {
+    let mut removed = store.removed();
+    if removed.wait_for(|removed| *removed).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    CommandError::new(
+        "this server was removed from its cluster and stops; to join again, start with an empty --data-dir",
+    )
 }
 
 /// A machine that has joined must have joined as what it is started as.
@@ -229,10 +233,16 @@ impl Opening<'_> {
         let peers = Arc::new(QuicPeers::new(machines.endpoint.clone()));
         let store = self.open(config, start, peers).await?;
         machines.accept(&store);
-        if start == Start::Join {
-            self.become_member(&store, &machines).await?;
-        }
-        let facts = ClusterFacts::agree(&*store, self.settings).await?;
+        let settled = async {
+            if start == Start::Join {
+                self.become_member(&store, &machines).await?;
+            }
+            ClusterFacts::agree(&*store, self.settings).await
+        };
+        let facts = tokio::select! {
+            facts = settled => facts?,
+            error = removed(&store) => return Err(error),
+        };
         self.ground(store, facts, Some(machines))
     }
 

@@ -5,6 +5,7 @@
 //! control plane over it; this file is the order of it all.
 
 mod announce;
+mod etcd;
 mod ground;
 mod group;
 mod names;

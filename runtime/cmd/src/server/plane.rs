@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::ground::{Ground, Machines};
 use super::group::{self, Directory, Group};
 use super::peers::{OtherServers, OverTcp};
-use super::{PATIENCE, snapshots, storage};
+use super::{PATIENCE, etcd, snapshots, storage};
 use crate::components::Components;
 use crate::error::{CommandError, Doing};
 use crate::leading::while_leading;
@@ -77,6 +77,7 @@ impl Plane {
         }
         of_the_leader(components, &api, &ground.pki, &leading);
         snapshots::start(components, settings, ground, leading)?;
+        etcd::start(components, settings, ground).await?;
         Ok(Self { api, join })
     }
 }
