@@ -152,6 +152,10 @@ async fn fetch(core: &Core, from: &Member) -> Result<usize, SyncError> {
     });
     let mut link = opened.await.unwrap_or(Err(PeerError::Timeout { member: from.id, within: STALL }))?;
     let Message::VolatileBegin { applied } = link.expect(STALL).await? else { return Err(odd(&link).into()) };
+    if applied < core.machine.replayed().index {
+        // What only placeholders are left of here is not in that copy either.
+        return Err(PeerError::broken(from.id, "its copy is older than what was lost here").into());
+    }
     if let Some(last) = applied.checked_sub(1) {
         core.applied_index(last, Instant::now() + STALL).await?;
     }
@@ -172,6 +176,9 @@ async fn fetch(core: &Core, from: &Member) -> Result<usize, SyncError> {
 /// Gives this member's copy to another one.
 pub(crate) async fn serve(core: &Arc<Core>, mut link: Link) -> Result<(), PeerError> {
     let Message::VolatileAsk = link.expect(STALL).await? else { return Err(odd(&link)) };
+    if !core.volatile.is_whole() {
+        return Err(PeerError::broken(link.member, "this member has not got its own copy yet"));
+    }
     link.send(Message::VolatileBegin { applied: core.machine.applied().index }, STALL).await?;
     let mut cursor = Bytes::new();
     loop {

@@ -90,6 +90,8 @@ pub(crate) struct State {
     pub(crate) volatile: Layer,
     /// Reads and watches of volatile keyspaces before this revision are refused.
     pub(crate) volatile_oldest: u64,
+    /// The last revision whose volatile changes are not known here: no watch begins there or before.
+    pub(crate) volatile_forgotten: u64,
     /// The volatile keyspaces have been complete since `volatile_oldest`. Not so after a restart,
     /// until a reign begins or another member's copy was taken.
     pub(crate) volatile_whole: bool,
@@ -189,6 +191,12 @@ impl Core {
         }
     }
 
+    /// The oldest revision from which a span can be watched.
+    pub(crate) fn oldest_watch(&self, state: &State, span: &Span) -> u64 {
+        let oldest = self.oldest(state, span);
+        if self.touches_volatile(span) { oldest.max(state.volatile_forgotten + 1) } else { oldest }
+    }
+
     /// Applies a transaction and publishes its changes. Only the one writer calls this.
     pub(crate) fn apply_txn(
         &self,
@@ -244,6 +252,7 @@ impl Core {
         let reader = Reader::new(self);
         let revision = self.state.read().position.revision + 1;
         let mut changes = Vec::with_capacity(effects.len());
+        let mut unknown = Vec::new();
         for effect in effects {
             let (Effect::Put { key, .. } | Effect::Delete { key } | Effect::Attach { key, .. }) = effect;
             let head = reader.head(key)?;
@@ -266,20 +275,22 @@ impl Core {
                     },
                 },
                 Effect::Delete { key } => {
-                    // A member that restarted need not know the key.
-                    let Some(head) = live else { continue };
-                    Record {
-                        pos,
-                        key: key.clone(),
-                        value: Bytes::new(),
-                        create: head.create,
-                        version: head.version + 1,
-                        prev,
-                        kind: Kind::Tombstone,
-                    }
+                    let Some(head) = live else {
+                        // A member that restarted need not know the key, but must not take it from
+                        // an older copy later.
+                        unknown.push(tombstone(pos, key, (revision, 1), prev));
+                        continue;
+                    };
+                    tombstone(pos, key, (head.create, head.version + 1), prev)
                 }
             };
             changes.push(Change { record: Arc::new(record), previous });
+        }
+        if !unknown.is_empty() {
+            let mut state = self.state.write();
+            if !state.volatile_whole {
+                unknown.into_iter().for_each(|record| state.volatile.insert(Arc::new(record)));
+            }
         }
         if changes.is_empty() {
             self.skip_revision();
@@ -288,6 +299,22 @@ impl Core {
             self.hub.publish(revision, changes);
         }
         Ok(revision)
+    }
+
+    /// Applies volatile effects whose content is gone. Whoever watches must not take the revision
+    /// for one without events.
+    pub(crate) fn apply_forgotten(&self) -> u64 {
+        let revision = {
+            let mut state = self.state.write();
+            state.position.revision += 1;
+            state.volatile_forgotten = state.position.revision;
+            state.position.revision
+        };
+        if self.hub.watchers() > 0 {
+            self.hub.replace(revision);
+        }
+        self.hub.advance(revision);
+        revision
     }
 
     /// Uses up a revision without any change; returns it.
@@ -488,4 +515,9 @@ fn compact_volatile(state: &mut State, revision: u64) {
 
 fn mixed() -> StorageError {
     StorageError::Invalid { why: "it mixes keyspaces that live in memory only with others".into() }
+}
+
+/// The deletion of a volatile key; `(create, version)` as it is from now on.
+fn tombstone(pos: Pos, key: &Bytes, (create, version): (u64, u64), prev: Pos) -> Record {
+    Record { pos, key: key.clone(), value: Bytes::new(), create, version, prev, kind: Kind::Tombstone }
 }

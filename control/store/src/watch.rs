@@ -31,7 +31,7 @@ pub(crate) fn watch(
     let from = request.from.0;
     {
         let state = core.state.read();
-        let oldest = core.oldest(&state, &span);
+        let oldest = core.oldest_watch(&state, &span);
         // What was compacted at the newest revision has no later event to miss.
         if from < oldest {
             return Err(StorageError::Compacted { requested: request.from, oldest: Revision(oldest) });

@@ -15,11 +15,16 @@ pub(crate) struct PrivateDisk {
 }
 
 impl PrivateDisk {
-    /// Makes and mounts one; needs root.
+    /// Makes and mounts one that is large enough for any benchmark; needs root.
     pub(crate) fn mount() -> Result<Self, BenchError> {
+        Self::mount_sized(2 << 30)
+    }
+
+    /// Makes and mounts one of so many bytes; needs root.
+    pub(crate) fn mount_sized(bytes: u64) -> Result<Self, BenchError> {
         let directory = tempfile::tempdir()?;
         let image = directory.path().join("image");
-        std::fs::File::create(&image)?.set_len(2 << 30)?;
+        std::fs::File::create(&image)?.set_len(bytes)?;
         // Lazy initialisation would write in the background while we measure.
         let eager = "lazy_itable_init=0,lazy_journal_init=0";
         run("mkfs.ext4", &["-q".as_ref(), "-E".as_ref(), eager.as_ref(), image.as_ref()])?;
@@ -36,6 +41,23 @@ impl PrivateDisk {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("mount/data")
+    }
+
+    /// The root of the file system.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.path().join("mount")
+    }
+
+    /// The device's number, `major:minor`.
+    pub(crate) fn device_number(&self) -> Result<String, BenchError> {
+        let number = std::fs::read_to_string(Path::new("/sys/block").join(&self.device).join("dev"))?;
+        Ok(number.trim().to_owned())
+    }
+
+    /// Sends what waits in the kernel to the device.
+    pub(crate) fn sync(&self) -> Result<(), BenchError> {
+        let root = std::fs::File::open(self.directory.path().join("mount"))?;
+        Ok(rustix::fs::syncfs(&root).map_err(std::io::Error::from)?)
     }
 
     /// Bytes written to the device so far.

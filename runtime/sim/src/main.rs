@@ -4,11 +4,14 @@
 
 mod density;
 mod disk;
+mod faults;
 mod http_load;
 mod idle;
 mod node;
 mod pod_start;
+mod process;
 mod report;
+mod rivals;
 mod start;
 
 use std::path::PathBuf;
@@ -39,6 +42,30 @@ struct Args {
     /// Seconds of idling and of load
     #[arg(long, default_value_t = 60)]
     idle_seconds: u64,
+    /// The etcd to compare with
+    #[arg(long, default_value = "etcd")]
+    etcd: PathBuf,
+    /// Members of the clusters that are compared
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 3])]
+    members: Vec<usize>,
+    /// Clients that put at once
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 1000])]
+    clients: Vec<usize>,
+    /// How often each load is run; the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of each load
+    #[arg(long, default_value_t = 5)]
+    load_seconds: u64,
+    /// How many leaders are killed to measure failover
+    #[arg(long, default_value_t = 20)]
+    kills: usize,
+    /// How many faults real servers must survive
+    #[arg(long, default_value_t = 200)]
+    faults: usize,
+    /// Leave out the agent behind a NAT
+    #[arg(long)]
+    no_agent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -48,6 +75,10 @@ enum Section {
     Pods,
     Http,
     Density,
+    /// The store beside etcd; needs root and etcd
+    Store,
+    /// Servers on machines of their own (network namespaces; needs root) survive what can happen
+    Faults,
 }
 
 #[tokio::main]
@@ -58,11 +89,27 @@ async fn main() -> ExitCode {
     report::header();
     for section in &args.sections {
         if let Err(error) = run(*section, &args).await {
-            println!("{section:?} failed: {error:?}");
+            println!("{section:?} failed: {error}");
+            println!("{error:?}");
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+impl Args {
+    fn rivals(&self) -> rivals::Options {
+        rivals::Options {
+            sampan: self.sampan.clone(),
+            etcd: self.etcd.clone(),
+            members: self.members.clone(),
+            clients: self.clients.clone(),
+            rounds: self.rounds,
+            seconds: self.load_seconds,
+            kills: self.kills,
+            idle_seconds: self.idle_seconds,
+        }
+    }
 }
 
 async fn run(section: Section, args: &Args) -> Result<(), BenchError> {
@@ -72,5 +119,10 @@ async fn run(section: Section, args: &Args) -> Result<(), BenchError> {
         Section::Pods => pod_start::run(&args.sampan, args.in_a_row, args.at_once).await,
         Section::Http => http_load::run(&args.sampan).await,
         Section::Density => density::run(&args.sampan, &args.density).await,
+        Section::Faults => {
+            let (sampan, rounds, agent) = (args.sampan.clone(), args.faults, !args.no_agent);
+            faults::run(&faults::Options { sampan, rounds, agent }).await
+        }
+        Section::Store => rivals::run(&args.rivals()).await,
     }
 }

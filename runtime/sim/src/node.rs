@@ -20,6 +20,10 @@ pub(crate) enum BenchError {
     Config(#[from] kube::config::KubeconfigError),
     #[error("HTTP failed")]
     Http(#[from] hyper::Error),
+    #[error("the store cannot be reached")]
+    Unreachable(#[from] tonic::transport::Error),
+    #[error("the store refused")]
+    Refused(#[from] Box<tonic::Status>),
     #[error("{0}")]
     Failed(String),
 }
@@ -97,10 +101,7 @@ impl NodeProcess {
 
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> Result<u64, BenchError> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        kib.map(|kib| kib * 1024).ok_or_else(|| BenchError::Failed("no VmRSS".to_owned()))
+        crate::process::resident(self.child.id())
     }
 
     /// CPU time used so far, user and system.

@@ -38,3 +38,27 @@ pub(crate) fn percentile(samples: &mut [Duration], share: f64) -> Duration {
     let at = (last as f64 * share).round() as usize;
     samples.get(at).copied().unwrap_or_default()
 }
+
+/// Prints the head of a table of two systems.
+pub(crate) fn versus_header() {
+    println!("| what | etcd | sampan | ratio | budget |");
+    println!("|---|---|---|---|---|");
+}
+
+/// Prints a row of it.
+pub(crate) fn versus(
+    what: &str,
+    etcd: impl std::fmt::Display,
+    sampan: impl std::fmt::Display,
+    ratio: f64,
+    budget: &str,
+) {
+    println!("| {what} | {etcd} | {sampan} | {ratio:.2} | {budget} |");
+}
+
+/// The middle one of some figures; 0 where there are none.
+pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(0.0)
+}

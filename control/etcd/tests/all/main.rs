@@ -1,4 +1,11 @@
 //! The etcd API as its clients see it: our server, and beside it Debian's etcd, given the same.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly"
+)]
 
 mod differential;
 mod etcdctl;

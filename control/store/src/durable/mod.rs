@@ -225,6 +225,12 @@ impl Machine {
         self.shared.core.response(answer)
     }
 
+    /// The end of the log when this was opened: of volatile entries up to here only placeholders
+    /// are left.
+    pub fn replayed(&self) -> LogId {
+        self.replayed
+    }
+
     /// Applies a command, the one after the last. An error means that state and log part ways:
     /// the machine has failed.
     pub fn apply(&self, id: LogId, command: &Command) -> Result<Applied, StorageError> {
@@ -267,7 +273,7 @@ impl Machine {
                 Applied::Nothing
             }
             Command::Volatile { effects } => Applied::Revision(core.apply_effects(effects)?),
-            Command::Forgotten => Applied::Revision(core.skip_revision()),
+            Command::Forgotten => Applied::Revision(core.apply_forgotten()),
             Command::Reign { cluster, skip } => {
                 let again = id.index <= self.replayed.index;
                 Applied::Revision(core.reign(*cluster, *skip, again))

@@ -1,0 +1,584 @@
+//! The log of committed writes, pieced together from what watchers and writers saw, and what must
+//! hold of it: the same everywhere, complete, in order, and at the times when clients were told.
+
+use std::collections::BTreeMap;
+
+use sampan_store::{WatchBatch, WatchEvent};
+
+use crate::history::{self, Action, Cell, Done, Got, Key, Outcome, State, Step};
+use crate::linear::Timed;
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    Put(Cell),
+    Deleted,
+}
+
+/// What one revision changed.
+type Changes = BTreeMap<Key, Change>;
+
+/// Which keyspaces: one revision never changes both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Home {
+    #[default]
+    Durable,
+    Volatile,
+}
+
+impl Home {
+    pub(crate) const BOTH: [Self; 2] = [Self::Durable, Self::Volatile];
+
+    fn of(key: Key) -> Self {
+        if history::is_volatile(key) { Self::Volatile } else { Self::Durable }
+    }
+
+    fn of_all(changes: &Changes) -> Self {
+        changes.keys().next().map_or(Self::Durable, |key| Self::of(*key))
+    }
+}
+
+/// The log so far.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    entries: BTreeMap<u64, (Changes, String)>,
+}
+
+impl Log {
+    /// Adds what `who` saw at `revision`; an error where it differs from what others saw.
+    pub(crate) fn add(&mut self, revision: u64, changes: Changes, who: &str) -> Result<(), String> {
+        match self.entries.get(&revision) {
+            None => {
+                self.entries.insert(revision, (changes, who.to_owned()));
+                Ok(())
+            }
+            Some((known, _)) if *known == changes => Ok(()),
+            Some((known, first)) => Err(format!(
+                "revision {revision} is not the same everywhere: {first} saw {known:?}, {who} saw {changes:?}"
+            )),
+        }
+    }
+
+    /// The revision at which a value was written.
+    fn written_at(&self) -> Result<BTreeMap<u64, u64>, String> {
+        let mut found = BTreeMap::new();
+        for (revision, (changes, _)) in &self.entries {
+            for (key, change) in changes {
+                let Change::Put(cell) = change else { continue };
+                if let Some(before) = found.insert(cell.value, *revision) {
+                    return Err(format!(
+                        "value {} of key {key} was written twice, at {before} and at {revision}",
+                        cell.value
+                    ));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// A stretch of revisions that one watch delivered without interruption by a list.
+#[derive(Debug)]
+struct Stretch {
+    who: String,
+    home: Home,
+    /// Delivered from here on...
+    from: u64,
+    /// ...up to here.
+    upto: u64,
+    /// The revisions that had events.
+    seen: Vec<u64>,
+}
+
+/// Follows what one watcher is delivered.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    stretches: Vec<Stretch>,
+    name: String,
+    home: Home,
+}
+
+impl Follower {
+    pub(crate) fn new(name: String, home: Home, from: u64) -> Self {
+        let mut follower = Self { stretches: Vec::new(), name, home };
+        follower.restart(from);
+        follower
+    }
+
+    /// The first revision not yet delivered.
+    pub(crate) fn next(&self) -> u64 {
+        self.stretches.last().map_or(1, |stretch| stretch.upto + 1)
+    }
+
+    /// After a list, the watch goes on from `from`.
+    pub(crate) fn restart(&mut self, from: u64) {
+        let (who, home) = (self.name.clone(), self.home);
+        self.stretches.push(Stretch { who, home, from, upto: from.saturating_sub(1), seen: Vec::new() });
+    }
+
+    /// Takes one batch of a watch of all keys of its home.
+    pub(crate) fn take(&mut self, batch: &WatchBatch, log: &mut Log) -> Result<(), String> {
+        let Some(stretch) = self.stretches.last_mut() else { return Ok(()) };
+        let who = &stretch.who;
+        let mut by_revision: BTreeMap<u64, Changes> = BTreeMap::new();
+        let mut last = stretch.upto;
+        for event in &batch.events {
+            let (revision, key, change) = change(event)?;
+            if revision <= stretch.upto {
+                return Err(format!("{who} was delivered revision {revision} again, after {}", stretch.upto));
+            }
+            if revision < last {
+                return Err(format!("{who} was delivered revision {revision} after {last}"));
+            }
+            last = revision;
+            if by_revision.entry(revision).or_default().insert(key, change).is_some() {
+                return Err(format!("{who} was delivered key {key} twice at revision {revision}"));
+            }
+        }
+        if batch.revision.0 < last {
+            return Err(format!("{who}: a batch up to {} has revision {last}", batch.revision));
+        }
+        for (revision, changes) in by_revision {
+            stretch.seen.push(revision);
+            log.add(revision, changes, who)?;
+        }
+        // A progress mark may repeat what is known.
+        stretch.upto = stretch.upto.max(batch.revision.0);
+        Ok(())
+    }
+}
+
+fn change(event: &WatchEvent) -> Result<(u64, Key, Change), String> {
+    match event {
+        WatchEvent::Put { kv, .. } => {
+            let (key, cell) = history::cell(kv)?;
+            Ok((kv.mod_revision.0, key, Change::Put(cell)))
+        }
+        WatchEvent::Delete { key, revision, .. } => {
+            let key = history::parse_key(key).ok_or_else(|| format!("a foreign key {key:?}"))?;
+            Ok((revision.0, key, Change::Deleted))
+        }
+    }
+}
+
+/// An event in few letters.
+pub(crate) fn brief(event: &WatchEvent) -> String {
+    match change(event) {
+        Ok((revision, key, Change::Put(cell))) => format!("{revision}:{key}={}v{}", cell.value, cell.version),
+        Ok((revision, key, Change::Deleted)) => format!("{revision}:{key}-"),
+        Err(why) => why,
+    }
+}
+
+/// All keys as they were read at one revision, and by whom.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) who: String,
+    pub(crate) home: Home,
+    pub(crate) revision: u64,
+    pub(crate) state: State,
+}
+
+/// Everything that was seen in a run.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) log: Log,
+    pub(crate) followers: Vec<Follower>,
+    pub(crate) listings: Vec<Listing>,
+    pub(crate) ops: Vec<Timed<Done>>,
+    /// Whether keys in memory could have been lost, a majority having restarted: then they are
+    /// not followed but for their revisions.
+    pub(crate) volatile_lost: bool,
+}
+
+/// What a run showed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) revisions: usize,
+    pub(crate) acknowledged: usize,
+    pub(crate) unknown: usize,
+    pub(crate) undecided: usize,
+    pub(crate) listings_checked: usize,
+}
+
+impl Seen {
+    /// Checks everything; the first thing that does not hold.
+    pub(crate) fn verify(&mut self) -> Result<Summary, String> {
+        self.add_acknowledged()?;
+        let written = self.log.written_at()?;
+        self.find_unknown(&written)?;
+        self.check_real_time()?;
+        self.check_stretches()?;
+        let listings_checked = self.check_listings()?;
+        let undecided = history::check(&self.history())?;
+        let unknown = self.ops.iter().filter(|op| op.ret.is_none()).count();
+        Ok(Summary {
+            revisions: self.log.len(),
+            acknowledged: self.ops.len() - unknown,
+            unknown,
+            undecided,
+            listings_checked,
+        })
+    }
+
+    /// What writers were told belongs to the log, too.
+    fn add_acknowledged(&mut self) -> Result<(), String> {
+        for (at, op) in self.ops.iter().enumerate() {
+            let Outcome::Txn { revision, succeeded, got } = &op.op.outcome else { continue };
+            let Action::Txn { success, failure, .. } = &op.op.action else { continue };
+            let steps = if *succeeded { success } else { failure };
+            let changes = changes(steps, got, *revision);
+            if !changes.is_empty() {
+                self.log.add(*revision, changes, &format!("the client of operation {at}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives operations without an answer the revision at which their values turned up.
+    fn find_unknown(&mut self, written: &BTreeMap<u64, u64>) -> Result<(), String> {
+        for (at, op) in self.ops.iter_mut().enumerate() {
+            if op.op.outcome != Outcome::Unknown {
+                continue;
+            }
+            let mut found = op.op.action.values().into_iter().filter_map(|value| written.get(&value));
+            // No key can have this revision.
+            op.op.written_at = found.next().copied().unwrap_or(1 << 60 | at as u64);
+            if found.any(|revision| *revision != op.op.written_at) {
+                return Err(format!("operation {at} is torn: {:?}", op.op.action));
+            }
+        }
+        Ok(())
+    }
+
+    /// The history that an order must explain. Operations without an answer would be tried at
+    /// every moment after their call, so they are held to what the log says of them, which is
+    /// checked for itself: what is in no complete log never happened, and what is in it happened
+    /// before anything with a later revision was answered.
+    fn history(&self) -> Vec<Timed<Done>> {
+        let mut answered: Vec<(u64, u64)> = Vec::new();
+        for op in &self.ops {
+            if let (Some(ret), Outcome::Txn { revision, .. } | Outcome::Range { revision, .. }) =
+                (op.ret, &op.op.outcome)
+            {
+                answered.push((*revision, ret));
+            }
+        }
+        answered.sort_unstable();
+        // From each revision on, the first moment at which it was told of.
+        let mut first = u64::MAX;
+        for (_, ret) in answered.iter_mut().rev() {
+            first = first.min(*ret);
+            *ret = first;
+        }
+        let newest = self.log.entries.keys().next_back().copied().unwrap_or(0);
+        let complete = Home::BOTH.map(|home| self.covered(home, 1, newest));
+        let mut history = Vec::new();
+        for op in &self.ops {
+            let mut op = op.clone();
+            let home = op.op.action.home();
+            if home == Home::Volatile && self.volatile_lost {
+                continue;
+            }
+            if op.ret.is_none() {
+                let happened = op.op.written_at <= newest;
+                let puts_always = op.op.action.puts_whatever_holds();
+                if !happened && puts_always && complete[home as usize] {
+                    continue;
+                }
+                if happened {
+                    let at = answered.partition_point(|(revision, _)| *revision < op.op.written_at);
+                    op.bound = answered.get(at).map(|(_, ret)| *ret).filter(|ret| *ret > op.call);
+                }
+            }
+            history.push(op);
+        }
+        history
+    }
+
+    /// Whoever began after another was told of a revision sees it, and writes after it.
+    fn check_real_time(&self) -> Result<(), String> {
+        let mut moments: Vec<(u64, bool, usize)> = Vec::new();
+        for (at, op) in self.ops.iter().enumerate() {
+            if let Some(ret) = op.ret {
+                moments.push((op.call, false, at));
+                moments.push((ret, true, at));
+            }
+        }
+        moments.sort_unstable();
+        let mut newest = (0, 0);
+        let mut floors = BTreeMap::new();
+        for (_, is_return, at) in moments {
+            if !is_return {
+                floors.insert(at, newest);
+                continue;
+            }
+            let (revision, writes) = match &self.ops[at].op.outcome {
+                Outcome::Txn { revision, .. } => (*revision, self.changed(at)),
+                Outcome::Range { revision, .. } => (*revision, false),
+                Outcome::Unknown => continue,
+            };
+            let (floor, by) = floors.get(&at).copied().unwrap_or_default();
+            if revision < floor || writes && revision == floor {
+                return Err(format!(
+                    "operation {at} ({:?}) was answered at revision {revision}, but operation {by} had been told of {floor} before it began",
+                    self.ops[at].op
+                ));
+            }
+            newest = newest.max((revision, at));
+        }
+        Ok(())
+    }
+
+    fn changed(&self, at: usize) -> bool {
+        let op = &self.ops[at].op;
+        let (Outcome::Txn { revision, succeeded, got }, Action::Txn { success, failure, .. }) =
+            (&op.outcome, &op.action)
+        else {
+            return false;
+        };
+        !changes(if *succeeded { success } else { failure }, got, *revision).is_empty()
+    }
+
+    /// No watch left out a revision that it passed.
+    fn check_stretches(&self) -> Result<(), String> {
+        let followed = |stretch: &&Stretch| stretch.home == Home::Durable || !self.volatile_lost;
+        let stretches = self.followers.iter().flat_map(|follower| &follower.stretches);
+        for stretch in stretches.filter(followed) {
+            let passed = self.log.entries.range(stretch.from..stretch.upto.max(stretch.from - 1) + 1);
+            let passed = passed.filter(|(_, (changes, _))| Home::of_all(changes) == stretch.home);
+            let mut seen = stretch.seen.iter().copied().peekable();
+            for (revision, entry) in passed {
+                if seen.next_if_eq(revision).is_none() {
+                    return Err(format!(
+                        "{} was delivered {}..={} without revision {revision} ({entry:?})",
+                        stretch.who, stretch.from, stretch.upto
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether watches delivered every revision in `from..=upto`, together.
+    fn covered(&self, home: Home, from: u64, upto: u64) -> bool {
+        let mut stretches: Vec<(u64, u64)> = self
+            .followers
+            .iter()
+            .flat_map(|follower| &follower.stretches)
+            .filter(|stretch| stretch.home == home)
+            .map(|stretch| (stretch.from, stretch.upto))
+            .collect();
+        stretches.sort_unstable();
+        let mut next = from;
+        for (begin, end) in stretches {
+            if begin <= next && end >= next {
+                next = end + 1;
+            }
+        }
+        next > upto
+    }
+
+    /// Lists show what the log gives at their revisions. Returns how many could be checked.
+    fn check_listings(&self) -> Result<usize, String> {
+        let mut checked = 0;
+        for home in Home::BOTH {
+            if home == Home::Volatile && self.volatile_lost {
+                continue;
+            }
+            let mut listings: Vec<_> = self.listings.iter().filter(|listing| listing.home == home).collect();
+            listings.sort_by_key(|listing| listing.revision);
+            let mut base = (0, State::new());
+            for listing in listings {
+                if !self.covered(home, base.0 + 1, listing.revision) {
+                    base = (listing.revision, listing.state.clone());
+                    continue;
+                }
+                let state = self.replay(home, &base.1, base.0 + 1, listing.revision)?;
+                if state != listing.state {
+                    return Err(format!(
+                        "{} at revision {} lists\n  {:?}\nbut the log gives\n  {:?}",
+                        listing.who, listing.revision, listing.state, state
+                    ));
+                }
+                checked += 1;
+                base = (listing.revision, state);
+            }
+        }
+        Ok(checked)
+    }
+
+    fn replay(&self, home: Home, from: &State, first: u64, last: u64) -> Result<State, String> {
+        let mut state: BTreeMap<Key, Cell> = from.iter().copied().collect();
+        if first > last {
+            return Ok(from.clone());
+        }
+        for (revision, (changes, who)) in self.log.entries.range(first..=last) {
+            for (key, change) in changes.iter().filter(|(key, _)| Home::of(**key) == home) {
+                let before = match change {
+                    Change::Put(cell) => state.insert(*key, *cell),
+                    Change::Deleted => state.remove(key),
+                };
+                let fits = match change {
+                    Change::Put(cell) => {
+                        let version = before.map_or(1, |before| before.version + 1);
+                        let created = before.map_or(*revision, |before| before.created);
+                        (cell.version, cell.created, cell.modified) == (version, created, *revision)
+                    }
+                    Change::Deleted => before.is_some(),
+                };
+                if !fits {
+                    return Err(format!(
+                        "{who} saw {change:?} of key {key} at revision {revision}, after {before:?}"
+                    ));
+                }
+            }
+        }
+        Ok(state.into_iter().collect())
+    }
+}
+
+/// What a transaction's steps changed, as its answer tells.
+fn changes(steps: &[Step], got: &[Got], revision: u64) -> Changes {
+    let mut changes = Changes::new();
+    for (step, got) in steps.iter().zip(got) {
+        match (step, got) {
+            (Step::Put(key, value), Got::Put(before)) => {
+                let cell = Cell {
+                    value: *value,
+                    version: before.map_or(0, |cell| cell.version) + 1,
+                    created: before.map_or(revision, |cell| cell.created),
+                    modified: revision,
+                };
+                changes.insert(*key, Change::Put(cell));
+            }
+            (Step::Delete(_) | Step::DeleteGroup(_), Got::Deleted(gone)) => {
+                changes.extend(gone.iter().map(|(key, _)| (*key, Change::Deleted)));
+            }
+            _ => {}
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use sampan_store::{KeyValue, Revision};
+
+    use super::*;
+
+    fn put(key: Key, value: u64, version: u64, created: u64, revision: u64) -> WatchEvent {
+        let kv = KeyValue {
+            key: history::key_bytes(key),
+            value: history::value_bytes(value),
+            create_revision: Revision(created),
+            mod_revision: Revision(revision),
+            version,
+            lease: sampan_store::LeaseId(0),
+        };
+        WatchEvent::Put { kv, previous: None }
+    }
+
+    fn delete(key: Key, revision: u64) -> WatchEvent {
+        WatchEvent::Delete { key: history::key_bytes(key), revision: Revision(revision), previous: None }
+    }
+
+    fn batch(revision: u64, events: Vec<WatchEvent>) -> WatchBatch {
+        WatchBatch { revision: Revision(revision), events }
+    }
+
+    fn follow(seen: &mut Seen, name: &str, batches: &[WatchBatch]) -> Result<(), String> {
+        let mut follower = Follower::new(name.into(), Home::Durable, 1);
+        for batch in batches {
+            follower.take(batch, &mut seen.log)?;
+        }
+        seen.followers.push(follower);
+        Ok(())
+    }
+
+    fn good() -> [WatchBatch; 3] {
+        [
+            batch(1, vec![put(256, 1, 1, 1, 1)]),
+            batch(4, vec![put(256, 2, 2, 1, 2), put(257, 3, 1, 3, 3)]),
+            batch(5, vec![delete(256, 5)]),
+        ]
+    }
+
+    fn list(seen: &mut Seen, revision: u64, state: &[(Key, Cell)]) {
+        seen.listings.push(Listing {
+            who: "a list".into(),
+            home: Home::Durable,
+            revision,
+            state: state.to_vec(),
+        });
+    }
+
+    #[test]
+    fn what_is_whole_passes() {
+        let mut seen = Seen::default();
+        follow(&mut seen, "one", &good()).unwrap();
+        follow(&mut seen, "two", &good()).unwrap();
+        list(&mut seen, 5, &[(257, Cell { value: 3, version: 1, created: 3, modified: 3 })]);
+        list(
+            &mut seen,
+            4,
+            &[
+                (256, Cell { value: 2, version: 2, created: 1, modified: 2 }),
+                (257, Cell { value: 3, version: 1, created: 3, modified: 3 }),
+            ],
+        );
+        let summary = seen.verify().unwrap();
+        assert_eq!((summary.revisions, summary.listings_checked), (4, 2));
+    }
+
+    #[test]
+    fn a_gap_is_found() {
+        let mut seen = Seen::default();
+        follow(&mut seen, "one", &good()).unwrap();
+        follow(&mut seen, "two", &[good()[0].clone(), good()[2].clone()]).unwrap();
+        assert!(seen.verify().unwrap_err().contains("without revision 2"));
+    }
+
+    #[test]
+    fn repeats_disorder_and_differences_are_found() {
+        let [first, second, third] = good();
+        let mut again = Seen::default();
+        assert!(follow(&mut again, "one", &[first.clone(), first.clone()]).is_err());
+        let mut disorder = Seen::default();
+        assert!(follow(&mut disorder, "one", &[first.clone(), third, second]).is_err());
+        let mut differs = Seen::default();
+        follow(&mut differs, "one", &[first]).unwrap();
+        assert!(follow(&mut differs, "two", &[batch(1, vec![put(256, 9, 1, 1, 1)])]).is_err());
+        let mut ahead = Seen::default();
+        assert!(follow(&mut ahead, "one", &[batch(1, vec![put(256, 1, 1, 2, 2)])]).is_err());
+    }
+
+    #[test]
+    fn writes_done_twice_and_wrong_lists_are_found() {
+        let mut twice = Seen::default();
+        let batches = [batch(2, vec![put(256, 1, 1, 1, 1), put(256, 1, 2, 1, 2)])];
+        follow(&mut twice, "one", &batches).unwrap();
+        assert!(twice.verify().unwrap_err().contains("twice"));
+        let mut wrong = Seen::default();
+        follow(&mut wrong, "one", &good()).unwrap();
+        list(&mut wrong, 5, &[]);
+        assert!(wrong.verify().unwrap_err().contains("the log gives"));
+    }
+
+    #[test]
+    fn an_answer_older_than_what_others_were_told_is_found() {
+        let op = |call, ret, revision| {
+            let action = Action::Range { group: 1 };
+            let outcome = Outcome::Range { revision, cells: vec![] };
+            Timed { call, ret: Some(ret), bound: None, op: Done { action, outcome, written_at: 0 } }
+        };
+        let mut fine = Seen { ops: vec![op(1, 4, 7), op(2, 3, 8), op(5, 6, 8)], ..Seen::default() };
+        fine.verify().unwrap();
+        let mut stale = Seen { ops: vec![op(1, 2, 8), op(3, 4, 7)], ..Seen::default() };
+        assert!(stale.verify().unwrap_err().contains("had been told of 8"));
+    }
+}
