@@ -323,7 +323,7 @@ impl RaftStore {
         let metrics = self.core.raft.data_metrics();
         let now = metrics.borrow_watched();
         let applied = self.core.machine.applied().index;
-        (now.committed.map_or(applied, |id| (id.index + 1).max(applied)), applied)
+        (now.local_committed.map_or(applied, |id| (id.index + 1).max(applied)), applied)
     }
 
     /// Brings everything acknowledged so far into the tables. Nobody needs to call this.

@@ -35,9 +35,9 @@ pub(crate) enum Note {
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
     /// It did not happen and will not.
-    Refused(String),
+    Refused,
     /// It may have happened, or may yet.
-    Unknown(String),
+    Unknown,
     /// The store gave what cannot be.
     Wrong(String),
 }
@@ -73,11 +73,10 @@ impl Mailbox {
 }
 
 fn failure(error: &StorageError, writes: bool) -> Failure {
-    let text = chain(error);
     match error {
-        StorageError::Corrupt { .. } => Failure::Wrong(text),
-        StorageError::Unavailable { .. } | StorageError::Io(_) if writes => Failure::Unknown(text),
-        _ => Failure::Refused(text),
+        StorageError::Corrupt { .. } => Failure::Wrong(chain(error)),
+        StorageError::Unavailable { .. } | StorageError::Io(_) if writes => Failure::Unknown,
+        _ => Failure::Refused,
     }
 }
 
@@ -88,7 +87,7 @@ pub(crate) fn ask(host: &Host, store: Arc<RaftStore>, op: usize, action: &Action
     host.spawn(async move {
         let result = match range {
             Some(range) => {
-                list(&*store, range).await.map(|(revision, cells)| Outcome::Range { revision, cells })
+                list(&store, range).await.map(|(revision, cells)| Outcome::Range { revision, cells })
             }
             None => match store.txn(txn).await {
                 Ok(response) => history::outcome(&response).map_err(Failure::Wrong),

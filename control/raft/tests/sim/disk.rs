@@ -30,8 +30,6 @@ struct State {
     failed: bool,
     /// Operations until one fails for good with an I/O error.
     fails_in: Option<u64>,
-    operations: u64,
-    bytes: u64,
 }
 
 /// What one file looked like at its last sync, as far as it was changed since.
@@ -79,12 +77,6 @@ impl SimDisk {
     /// here there are none) ends with the first write that fails, a full disk included.
     pub(crate) fn has_failed(&self) -> bool {
         self.state.lock().failed
-    }
-
-    /// Operations and bytes so far.
-    pub(crate) fn totals(&self) -> (u64, u64) {
-        let state = self.state.lock();
-        (state.operations, state.bytes)
     }
 
     /// The power goes: returns how many sectors lost their newest content. Whoever has the
@@ -153,7 +145,6 @@ impl DiskFaults for SimDisk {
     fn before(&self, op: DiskOp<'_>) -> io::Result<()> {
         let mut state = self.state.lock();
         let state = &mut *state;
-        state.operations += 1;
         if let Some(left) = &mut state.fails_in {
             *left = left.saturating_sub(1);
             if *left == 0 {
@@ -170,7 +161,6 @@ impl DiskFaults for SimDisk {
                 state.unsynced.remove(path);
             }
             DiskOp::Write { path, offset, bytes } => {
-                state.bytes += bytes as u64;
                 let unsynced = state.unsynced.entry(path.to_owned()).or_default();
                 let now = std::fs::metadata(path)?.len();
                 let end = offset + bytes as u64;

@@ -4,6 +4,14 @@
 //! `SIM_SEEDS=3000` runs so many seeds, `SIM_FROM=n` from `n` on; `SIM_SEED=n` replays one, aloud
 //! with `SIM_TRACE=1`. Each seed runs on one thread of a process of its own (libraries count things
 //! per process) and always the same way.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a simulation that is wrong itself fails loudly"
+)]
 
 mod clients;
 mod disk;

@@ -351,12 +351,13 @@ impl Net {
             if self.cuts.contains(&(from, to)) || self.stations[to].paused || !alive[1 - side] {
                 continue;
             }
-            if side == 0 && pipe.last_due <= now || pipe.under_way.front().is_some_and(|(due, _)| *due <= now)
+            let arrives = pipe.last_due <= now || pipe.under_way.front().is_some_and(|(due, _)| *due <= now);
+            if side == 0
+                && arrives
+                && let Some(link) = stream.answerer.take()
             {
-                if let Some(link) = (side == 0).then(|| stream.answerer.take()).flatten() {
-                    let from_id = self.stations[from].id;
-                    serve.push(Serve::Link { host: to, from: from_id, open: stream.open.clone(), link });
-                }
+                let from_id = self.stations[from].id;
+                serve.push(Serve::Link { host: to, from: from_id, open: stream.open.clone(), link });
             }
             let pipe = &mut stream.pipes[side];
             while pipe.under_way.front().is_some_and(|(due, _)| *due <= now) {

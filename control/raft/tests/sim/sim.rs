@@ -475,8 +475,8 @@ impl Sim {
                     client.learns(&action, &outcome);
                 }
             }
-            Err(Failure::Refused(_)) => self.ops[op].void = true,
-            Err(Failure::Unknown(_)) => {}
+            Err(Failure::Refused) => self.ops[op].void = true,
+            Err(Failure::Unknown) => {}
             Err(Failure::Wrong(why)) => return Err(format!("operation {op}: {why}")),
         }
         let rest = self.rng.random_range(0..=self.plan.rest);

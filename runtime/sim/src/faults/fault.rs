@@ -79,7 +79,7 @@ impl Fault {
             Self::KillFollower | Self::CutFollower | Self::Move => follower,
             // The one whose clock can be changed.
             Self::Clock => servers - 1,
-            Self::FullDisk if round % 2 == 0 => follower,
+            Self::FullDisk if round.is_multiple_of(2) => follower,
             _ => leader,
         }
     }
@@ -106,7 +106,7 @@ pub(crate) fn inject(
         Fault::SlowDisk => throttle(server, 1),
         Fault::FullDisk => fill(server),
         Fault::FreezeLeader => server.signal(Signal::STOP),
-        Fault::Clock => server.set_clock(if round % 2 == 0 { 1500 } else { -1500 }),
+        Fault::Clock => server.set_clock(if round.is_multiple_of(2) { 1500 } else { -1500 }),
         Fault::Move => {
             let last = u8::try_from(20 + round % 150).unwrap_or(20);
             lab.move_to(&mut server.machine, last)

@@ -91,7 +91,7 @@ impl Lab {
     /// The router forgets whom it knew and shows its machine under other ports and another address.
     pub(crate) fn rebind_nat(&self, round: usize) -> Result<(), BenchError> {
         let Some(router) = &self.router else { return Ok(()) };
-        let outer = self.address(if round % 2 == 0 { 200 } else { 201 });
+        let outer = self.address(if round.is_multiple_of(2) { 200 } else { 201 });
         let rules = format!(
             "flush chain ip nat post; add rule ip nat post oifname \"eth0\" snat to {outer}:20000-60000 random"
         );
