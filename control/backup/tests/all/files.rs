@@ -129,18 +129,15 @@ async fn a_backup_that_is_given_up_leaves_nothing() {
     assert_eq!(names(dir.path()), Vec::<String>::new());
 }
 
-/// Needs the right to mount; elsewhere it says that it was left out.
 #[tokio::test]
+#[ignore = "needs the right to mount: .ci/run tries whether it has it"]
 async fn a_full_disk_is_said_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mount = |program: &str, args: &[&str]| {
         let run = std::process::Command::new(program).args(args).arg(dir.path()).output();
         run.is_ok_and(|output| output.status.success())
     };
-    if !mount("mount", &["-t", "tmpfs", "-o", "size=256k", "tmpfs"]) {
-        eprintln!("left out: no right to mount");
-        return;
-    }
+    assert!(mount("mount", &["-t", "tmpfs", "-o", "size=256k", "tmpfs"]), "no right to mount");
     let location = Location::file(&dir.path().join("b")).unwrap();
     std::fs::write(dir.path().join("kept"), "kept").unwrap();
     let result = save(&store(400, 2_000).await, &location, &options()).await;

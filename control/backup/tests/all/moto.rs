@@ -49,11 +49,9 @@ async fn make_bucket(address: SocketAddr) {
 }
 
 #[tokio::test]
+#[ignore = "needs moto's server, named by SAMPAN_MOTO_SERVER: .ci/run has it"]
 async fn a_server_of_somebody_else_gives_back_what_the_store_had() {
-    let Ok(program) = std::env::var("SAMPAN_MOTO_SERVER") else {
-        eprintln!("left out: SAMPAN_MOTO_SERVER is not set");
-        return;
-    };
+    let program = std::env::var("SAMPAN_MOTO_SERVER").expect("SAMPAN_MOTO_SERVER names moto_server");
     let (_moto, address) = start(&program).await;
     make_bucket(address).await;
     let dir = tempfile::tempdir().unwrap();

@@ -39,6 +39,7 @@ impl Ctl {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian's etcd-server and etcd-client: .ci/run has them"]
 async fn commands_print_what_they_print_of_etcd() {
     let (ours, theirs) = (ours().await, theirs().await);
     let (ours, theirs) = (Ctl::new(ours.address), Ctl::new(theirs.address));
@@ -82,6 +83,7 @@ async fn commands_print_what_they_print_of_etcd() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian's etcd-server and etcd-client: .ci/run has them"]
 async fn etcdctl_watches_and_keeps_leases() {
     let ours = ours().await;
     let ctl = Ctl::new(ours.address);
@@ -126,6 +128,7 @@ async fn etcdctl_watches_and_keeps_leases() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian's etcd-server and etcd-client: .ci/run has them"]
 async fn etcdctl_looks_after_the_store() {
     let ours = ours().await;
     let ctl = Ctl::new(ours.address);

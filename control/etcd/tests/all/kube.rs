@@ -70,6 +70,7 @@ impl Both {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian's etcd-server and etcd-client: .ci/run has them"]
 async fn objects_are_made_changed_and_deleted() {
     let (_ours, _theirs, mut both) = both().await;
     let name = "/registry/pods/default/a";
@@ -91,6 +92,7 @@ async fn objects_are_made_changed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian's etcd-server and etcd-client: .ci/run has them"]
 async fn lists_come_in_pages_of_one_revision() {
     let (_ours, _theirs, mut both) = both().await;
     for number in 0..10 {
@@ -122,6 +124,7 @@ async fn lists_come_in_pages_of_one_revision() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian's etcd-server and etcd-client: .ci/run has them"]
 async fn watches_go_on_where_the_list_ended() {
     let (_ours, _theirs, mut both) = both().await;
     both.create(&format!("{PODS}a"), "one", 0).await;
@@ -156,6 +159,7 @@ async fn watches_go_on_where_the_list_ended() {
 
 /// API servers take turns: whoever counts the key's version on compacts.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian's etcd-server and etcd-client: .ci/run has them"]
 async fn compaction_is_agreed_on_by_a_key() {
     let (_ours, _theirs, mut both) = both().await;
     for number in 0..5 {
@@ -199,6 +203,7 @@ async fn compaction_is_agreed_on_by_a_key() {
 
 /// Events get leases that many of them share; API servers announce themselves with one each.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian's etcd-server and etcd-client: .ci/run has them"]
 async fn leases_carry_events_and_announcements() {
     let (_ours, _theirs, mut both) = both().await;
     both.grant(77, 3600).await.unwrap();
@@ -229,6 +234,7 @@ async fn leases_carry_events_and_announcements() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Debian's etcd-server and etcd-client: .ci/run has them"]
 async fn what_an_api_server_looks_for_is_there() {
     let ours = ours().await;
     let clients = clients(ours.address).await;
