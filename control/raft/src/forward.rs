@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::directory::Directory;
 use crate::peers::{Link, Outgoing, PeerError, Peers};
+use crate::reads;
 use crate::store::{Core, LocalError};
 use crate::types::MemberId;
 use crate::wire::{Admin, Answer, Ask, Kind, MembershipError, Message, Refusal, Standing, WireError};
@@ -352,7 +353,7 @@ pub(crate) async fn txn(core: &Core, txn: Txn) -> Result<TxnResponse, StorageErr
 ///
 /// # Errors
 /// As [`sampan_store::Storage::compact`].
-pub(crate) async fn compact(core: &Core, revision: Revision) -> Result<(), StorageError> {
+pub(crate) async fn compact(core: &Arc<Core>, revision: Revision) -> Result<(), StorageError> {
     let deadline = Instant::now() + REQUEST_WITHIN;
     loop {
         match ask_leader(core, &Ask::Compact(revision), deadline).await? {
@@ -363,9 +364,8 @@ pub(crate) async fn compact(core: &Core, revision: Revision) -> Result<(), Stora
                 }
                 Err(error) => return Err(refused(error)),
             },
-            Outcome::Answer(Answer::Done { revision }) => {
-                return core.applied_revision(revision, deadline).await;
-            }
+            // A compaction is no revision of its own: a read of the newest state waits for it.
+            Outcome::Answer(Answer::Done { .. }) => return reads::current_revision(core).await.map(drop),
             Outcome::Answer(answer) => return Err(failure(answer)),
         }
     }

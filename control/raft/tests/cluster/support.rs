@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sampan_raft::{Member, MemberId, RaftConfig, RaftStore, Start, Timing};
+use sampan_raft::{Member, MemberId, OpenError, RaftConfig, RaftStore, Start, Timing};
 use sampan_store::{DurableConfig, Op, RangeRequest, Revision, Storage, StorageError, Txn, TxnResponse};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -99,7 +99,18 @@ impl Cluster {
         let mut config = config(node.dir.path().to_owned(), node.member.clone());
         config.store.volatile_prefixes.clone_from(&self.volatile);
         let peers = self.net.peers(node.member.id);
-        let store = RaftStore::open(config, start, peers).await.unwrap();
+        // What a crash left running in this process may hold on to the directory for a moment.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let store = loop {
+            match RaftStore::open(config.clone(), start, Arc::clone(&peers)).await {
+                Err(OpenError::Store(sampan_store::OpenError::Locked { .. }))
+                    if Instant::now() < deadline =>
+                {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                opened => break opened.unwrap(),
+            }
+        };
         self.net.attach(&store);
         node.store = Some(store);
     }
