@@ -27,8 +27,8 @@ use crate::settings::Settings;
 
 /// How often certificates are looked at where no other machine's depend on them.
 const RENEWAL: Duration = Duration::from_secs(6 * 3600);
-/// How often a server whose addresses changed tries to say so.
-const SAY_AGAIN: Duration = Duration::from_secs(1);
+/// How often a server looks whether it is still where the others know it to be.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What others need of the running control plane.
 pub(super) struct Plane {
@@ -73,7 +73,7 @@ impl Plane {
         certificates(components, ground);
         if let Some(join) = join.clone() {
             components.start("joining", PATIENCE, |shutdown| async move { join.run(shutdown).await });
-            moved(components, ground);
+            moved(components, settings, ground, port);
         }
         of_the_leader(components, &api, &ground.pki, &leading);
         snapshots::start(components, settings, ground, leading)?;
@@ -184,30 +184,27 @@ async fn renew(pki: Arc<Pki>, shutdown: CancellationToken) {
     }
 }
 
-/// A server that is reached elsewhere than the group knows says so.
-fn moved(components: &mut Components, ground: &Ground) {
-    let Some(machines) = &ground.machines else { return };
-    let (store, addresses) = (Arc::clone(&ground.store), machines.addresses.clone());
+/// A server that is reached elsewhere than the group knows says so: its address may change while it
+/// runs.
+fn moved(components: &mut Components, settings: &Settings, ground: &Ground, port: u16) {
+    let (store, pki) = (Arc::clone(&ground.store), Arc::clone(&ground.pki));
+    let settings = Settings { service_cidr: ground.facts.service_cidr, ..settings.clone() };
     components.start("addresses", PATIENCE, |shutdown| async move {
-        loop {
+        while tokio::time::timeout(LOOK, shutdown.cancelled()).await.is_err() {
+            let addresses = super::names::for_machines(&settings, port);
             let own = store.members().into_iter().find(|standing| standing.member.id == store.id());
-            let told = match own {
-                Some(own) if own.member.addresses == addresses => break,
-                Some(own) => {
-                    let member = sampan_raft::Member { addresses: addresses.clone(), ..own.member };
-                    store.update_member(member).await.is_ok()
-                }
-                None => false,
-            };
-            if told {
-                tracing::info!(?addresses, "the other servers know where this one is now");
-                break;
+            let Some(own) = own.filter(|own| own.member.addresses != addresses) else { continue };
+            if let Err(error) = pki.set_names(super::names::serving(&settings)) {
+                tracing::error!(error = %sampan_client::informer::chain(&error), "the API's certificate cannot be made for the new address");
             }
-            if tokio::time::timeout(SAY_AGAIN, shutdown.cancelled()).await.is_ok() {
-                return;
+            let member = sampan_raft::Member { addresses: addresses.clone(), ..own.member };
+            match store.update_member(member).await {
+                Ok(()) => tracing::info!(?addresses, "the other servers know where this one is now"),
+                Err(error) => {
+                    tracing::debug!(error = %sampan_client::informer::chain(&error), "not told yet where this server is");
+                }
             }
         }
-        shutdown.cancelled().await;
     });
 }
 
