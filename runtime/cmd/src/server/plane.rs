@@ -190,6 +190,8 @@ fn moved(components: &mut Components, settings: &Settings, ground: &Ground, port
     let (store, pki) = (Arc::clone(&ground.store), Arc::clone(&ground.pki));
     let settings = Settings { service_cidr: ground.facts.service_cidr, ..settings.clone() };
     components.start("addresses", PATIENCE, |shutdown| async move {
+        // What was told comes back only with the leader's next entries.
+        let mut told = Vec::new();
         while tokio::time::timeout(LOOK, shutdown.cancelled()).await.is_err() {
             let addresses = super::names::for_machines(&settings, port);
             let own = store.members().into_iter().find(|standing| standing.member.id == store.id());
@@ -199,7 +201,11 @@ fn moved(components: &mut Components, settings: &Settings, ground: &Ground, port
             }
             let member = sampan_raft::Member { addresses: addresses.clone(), ..own.member };
             match store.update_member(member).await {
-                Ok(()) => tracing::info!(?addresses, "the other servers know where this one is now"),
+                Ok(()) if told == addresses => {}
+                Ok(()) => {
+                    tracing::info!(?addresses, "the other servers know where this one is now");
+                    told = addresses;
+                }
                 Err(error) => {
                     tracing::debug!(error = %sampan_client::informer::chain(&error), "not told yet where this server is");
                 }

@@ -93,7 +93,8 @@ impl Lab {
         let Some(router) = &self.router else { return Ok(()) };
         let outer = self.address(if round.is_multiple_of(2) { 200 } else { 201 });
         let rules = format!(
-            "flush chain ip nat post; add rule ip nat post oifname \"eth0\" snat to {outer}:20000-60000 random"
+            "flush chain ip nat post; \
+             add rule ip nat post oifname \"eth0\" meta l4proto {{ tcp, udp }} snat to {outer}:20000-60000 random"
         );
         drop(run("ip", &["-n", router, "addr", "add", &format!("{outer}/24"), "dev", "eth0"]));
         run("ip", &["netns", "exec", router, "nft", &rules])?;

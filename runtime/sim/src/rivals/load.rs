@@ -47,7 +47,7 @@ pub(crate) async fn run(cluster: &mut Cluster, clients: usize, time: Duration) -
         let Some(connection) = connections.get(client / PER_CONNECTION) else { continue };
         tasks.spawn(put_until(connection.clone(), Arc::clone(&next), counts, ends));
     }
-    let mut all = Histogram::<u64>::new(3).map_err(|error| BenchError::Failed(error.to_string()))?;
+    let mut all = histogram()?;
     let (mut puts, mut failed) = (0, 0);
     while let Some(done) = tasks.join_next().await {
         let tally = done.map_err(|error| BenchError::Failed(error.to_string()))??;
@@ -78,8 +78,7 @@ async fn put_until(
     counts: Instant,
     ends: Instant,
 ) -> Result<Tally, BenchError> {
-    let times = Histogram::new(3).map_err(|error| BenchError::Failed(error.to_string()))?;
-    let mut tally = Tally { times, puts: 0, failed: 0 };
+    let mut tally = Tally { times: histogram()?, puts: 0, failed: 0 };
     loop {
         let begin = Instant::now();
         if begin >= ends {
@@ -101,6 +100,11 @@ async fn put_until(
             }
         }
     }
+}
+
+/// Of times up to a minute, in microseconds.
+fn histogram() -> Result<Histogram<u64>, BenchError> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).map_err(|error| BenchError::Failed(error.to_string()))
 }
 
 fn rand_seed() -> u64 {
