@@ -72,7 +72,7 @@ async fn leadership_is_handed_over_on_request_and_on_shutdown() {
     let after = put_surely(&*cluster.store(next), "a", "2").await;
     assert!(after > before);
     // Without handing over, the others would first have to miss it.
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
     cluster.end().await;
 }
 
