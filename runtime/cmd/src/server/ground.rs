@@ -23,6 +23,8 @@ use crate::{machine, node, store};
 
 /// A server is a node of its name, too, whether it runs one now or not.
 pub(super) const ROLES: [MachineRole; 2] = [MachineRole::Server, MachineRole::Node];
+/// How often a server looks whether it is a member by now.
+const LOOK: Duration = Duration::from_millis(50);
 /// How often a server that is not a member yet asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -133,6 +135,13 @@ impl Ground {
             machines.endpoint.close("the server stops").await;
         }
         closed
+    }
+}
+
+/// Waits until this server has a vote, as far as it knows; one that learns must still ask for it.
+async fn has_vote(store: &RaftStore) {
+    while !store.members().iter().any(|standing| standing.voter && standing.member.id == store.id()) {
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -287,9 +296,6 @@ impl Opening<'_> {
 
     /// Asks the cluster to take this server in, until it has.
     async fn become_member(&self, store: &Arc<RaftStore>, machines: &Machines) -> Result<(), CommandError> {
-        if store.members().iter().any(|standing| standing.member.id == store.id()) {
-            return Ok(());
-        }
         let joined = machines.joined.lock().take();
         let Some(joined) = joined else { return Ok(()) };
         let servers: Vec<String> = self.settings.join.iter().map(|join| join.url.clone()).collect();
@@ -297,7 +303,14 @@ impl Opening<'_> {
         let servers: Vec<String> =
             servers.into_iter().chain(known.map(|address| format!("https://{address}"))).collect();
         let outcome = loop {
-            match join_members(&joined, &servers, &machines.addresses).await {
+            let asked = tokio::select! {
+                // A server that was a member before is told so by the leader, wherever the servers
+                // are that it knew when it joined.
+                biased;
+                () = has_vote(store) => break Ok(()),
+                asked = join_members(&joined, &servers, &machines.addresses) => asked,
+            };
+            match asked {
                 Ok(_) => break Ok(()),
                 Err(error) if error.may_pass() || machine::lags_behind(&error) => {
                     tracing::info!(why = %sampan_client::informer::chain(&error), "not a member yet; asking again");
