@@ -9,7 +9,6 @@
 //! `removed/<key>`, and `pki/authorities` (private keys: the store must seal [`SEALED_PREFIX`]).
 
 mod client;
-mod clock;
 mod error;
 mod files;
 mod hex;
@@ -24,7 +23,6 @@ pub use client::{
     AdminClient, Enrollment, Joined, RenewFrom, Renewal, Renewer, Snapshot, enroll, join_members, joined,
     measure_skew, prepare_server, renew, update_addresses,
 };
-pub use clock::{CLOCK_SKEWED, ClockCondition, clock_condition};
 pub use error::JoinError;
 pub use key::{KEY_FILE, KeyId, KeyIdError, MachineKey};
 pub use membership::{Member, MemberState, Membership, MembershipError, format_member_id};

@@ -98,7 +98,7 @@ pub(crate) struct JoinArgs {
 /// How the servers keep their database together.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct ReplicationArgs {
-    /// Begin a cluster that other servers can join, and print how
+    /// Begin a cluster, and print how other machines join it
     #[arg(long, conflicts_with = "server")]
     pub(crate) cluster_init: bool,
     /// Go on alone from this server's copy of the database, after the others are lost for good

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sampan_agent::{Gateway, NodeRouter};
-use sampan_apiserver::pki::{MachineRole, Pki};
+use sampan_apiserver::pki::{Identity, MachineRole, Pki};
 use sampan_apiserver::{ApiServer, NodeConnector, UserInfo};
 use sampan_controllers::ControllersConfig;
 use sampan_join::{JoinConfig, JoinService, RenewFrom, Renewer};
@@ -13,7 +13,6 @@ use sampan_scheduler::{Scheduler, SchedulerConfig};
 use sampan_transport::{ALPN, Clock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::ground::{Ground, Machines};
 use super::group::{self, Directory, Group};
@@ -25,8 +24,6 @@ use crate::leading::while_leading;
 use crate::machine;
 use crate::settings::Settings;
 
-/// How often certificates are looked at where no other machine's depend on them.
-const RENEWAL: Duration = Duration::from_secs(6 * 3600);
 /// How often a server looks whether it is still where the others know it to be.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -117,17 +114,16 @@ async fn joining(
         // Set once: there is one start.
         let _ = ground.node_index.set(index);
     }
-    machine_over_tcp(&ground.pki, machines);
+    let own = machines.joined.lock().as_ref().and_then(|joined| joined.identity(MachineRole::Server));
+    if let Some(own) = own {
+        show_over_tcp(&ground.pki, &own);
+    }
     Ok(service)
 }
 
 /// Machines that come over TCP see the same identity as those that come over QUIC.
-fn machine_over_tcp(pki: &Pki, machines: &Machines) {
-    let joined = machines.joined.lock();
-    let Some(identity) = joined.as_ref().and_then(|joined| joined.identity(MachineRole::Server)) else {
-        return;
-    };
-    if let Err(error) = pki.set_machine(ALPN, &identity) {
+fn show_over_tcp(pki: &Pki, own: &Identity) {
+    if let Err(error) = pki.set_machine(ALPN, own) {
         tracing::error!(error = %sampan_client::informer::chain(&error), "machines cannot come over TCP");
     }
 }
@@ -143,10 +139,8 @@ fn nodes(components: &mut Components, ground: &Ground, machines: &Machines) -> G
     Gateway::new(key, Arc::new(directory))
 }
 
-/// Certificates are made anew before they expire, this machine's and the API's.
+/// This machine's certificate is made anew before it expires; the API's is by whoever serves it.
 fn certificates(components: &mut Components, ground: &Ground) {
-    let pki = Arc::clone(&ground.pki);
-    components.start("certificates", PATIENCE, |shutdown| renew(pki, shutdown));
     let Some(machines) = &ground.machines else { return };
     let Some(joined) = machines.joined.lock().take() else { return };
     let (identity, pki) = (machines.identity.clone(), Arc::clone(&ground.pki));
@@ -162,26 +156,12 @@ fn certificates(components: &mut Components, ground: &Ground) {
         Arc::new(now),
         move |renewal| {
             machine::install(&identity, MachineRole::Server, &renewal);
-            if let Some((_, own)) = renewal.identities.iter().find(|(role, _)| *role == MachineRole::Server)
-                && let Err(error) = pki.set_machine(ALPN, own)
-            {
-                tracing::error!(error = %sampan_client::informer::chain(&error), "a renewed certificate cannot be used");
+            if let Some((_, own)) = renewal.identities.iter().find(|(role, _)| *role == MachineRole::Server) {
+                show_over_tcp(&pki, own);
             }
         },
     );
     components.start("machine certificate", PATIENCE, |shutdown| renewer.run(shutdown));
-}
-
-async fn renew(pki: Arc<Pki>, shutdown: CancellationToken) {
-    while tokio::time::timeout(RENEWAL, shutdown.cancelled()).await.is_err() {
-        match pki.renew_due(Timestamp::now()) {
-            Ok(true) => tracing::info!("certificates were renewed"),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(error = %sampan_client::informer::chain(&error), "certificates were not renewed");
-            }
-        }
-    }
 }
 
 /// A server that is reached elsewhere than the group knows says so: its address may change while it
