@@ -27,7 +27,7 @@ pub(crate) struct SnapshotTargetArgs {
 }
 
 /// An S3-compatible bucket.
-#[derive(Args, Debug, Clone, Default)]
+#[derive(Args, Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct S3Args {
     /// Keep snapshots in this S3-compatible bucket
     #[arg(long, value_name = "BUCKET")]

@@ -46,6 +46,7 @@ struct One {
 
 impl One {
     fn new(text: &str, s3: &S3Args, passphrase_file: Option<PathBuf>) -> Result<Self, CommandError> {
+        check_s3(text, s3)?;
         let given = snapshot_text::of_command(s3, passphrase_file);
         let unusable = || "the snapshot cannot be named".to_owned();
         let location = given.location(text, &|name| std::env::var(name).ok()).doing(unusable)?;
@@ -65,6 +66,21 @@ impl One {
             sampan_client::informer::chain(&error)
         ))
     }
+}
+
+/// What is said of S3 must be about this snapshot: nothing that is given is left aside.
+fn check_s3(text: &str, s3: &S3Args) -> Result<(), CommandError> {
+    if !text.starts_with("s3://") && *s3 != S3Args::default() {
+        return Err(CommandError::new(format!(
+            "{text} is a file; --snapshot-s3-… options are for s3://BUCKET/NAME"
+        )));
+    }
+    if s3.snapshot_s3_bucket.is_some() || s3.snapshot_s3_folder.is_some() {
+        return Err(CommandError::new(
+            "bucket and folder of one snapshot stand in its name: s3://BUCKET/FOLDER/NAME",
+        ));
+    }
+    Ok(())
 }
 
 async fn save(one: &One, force: bool, given: Option<PathBuf>) -> Result<String, CommandError> {
@@ -109,4 +125,24 @@ fn describe(summary: &Summary) -> String {
         summary.sha256,
         if summary.sealed { "yes" } else { "no" },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_about_s3_are_never_left_aside() {
+        let bucket = S3Args { snapshot_s3_bucket: Some("b".into()), ..S3Args::default() };
+        let region = S3Args { snapshot_s3_region: Some("r".into()), ..S3Args::default() };
+        for (text, s3, good) in [
+            ("file", S3Args::default(), true),
+            ("file", region.clone(), false),
+            ("s3://b/n", S3Args::default(), true),
+            ("s3://b/n", region, true),
+            ("s3://b/n", bucket, false),
+        ] {
+            assert_eq!(check_s3(text, &s3).is_ok(), good, "{text} {s3:?}");
+        }
+    }
 }
