@@ -4,16 +4,19 @@
 //! It follows the membership that Raft has in effect, so that a member whose addresses changed is
 //! found under the new ones by streams that were made before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use openraft::async_runtime::WatchReceiver;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use sampan_store::Level;
 use tokio::sync::watch;
 
+use crate::level;
 use crate::peers::PeerError;
 use crate::types::{Member, MemberId, StoredMembership, TypeConfig};
-use crate::wire::{Kind, LogPosition, Open, Refusal, WIRE_NEWEST, WIRE_OLDEST, convert};
+use crate::wire::{Kind, LogPosition, Open, Refusal, convert};
 
 /// The part of Raft's metrics that this follows.
 type Metrics = openraft::alias::WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>;
@@ -24,6 +27,12 @@ pub(crate) const NO_CLUSTER: u64 = 0;
 /// The members as this member knows them.
 pub(crate) struct Directory {
     id: MemberId,
+    /// The newest level that this member takes part in.
+    newest: Level,
+    /// The group's level, by its number.
+    level: AtomicU16,
+    /// Of whom it was said that they are too old.
+    too_old: Mutex<BTreeSet<MemberId>>,
     known: RwLock<Known>,
     removed: watch::Sender<bool>,
 }
@@ -50,9 +59,43 @@ pub(crate) struct Settled {
 
 impl Directory {
     /// Begins with what the store's directory on disk says: its cluster, or [`NO_CLUSTER`].
-    pub(crate) fn new(id: MemberId, cluster: u64) -> Arc<Self> {
+    /// `newest` is the level up to which this member takes part.
+    pub(crate) fn new(id: MemberId, cluster: u64, newest: Level) -> Arc<Self> {
         let known = Known { cluster, ..Known::default() };
-        Arc::new(Self { id, known: RwLock::new(known), removed: watch::Sender::new(false) })
+        Arc::new(Self {
+            id,
+            newest,
+            level: AtomicU16::new(Level::OLDEST.number()),
+            too_old: Mutex::default(),
+            known: RwLock::new(known),
+            removed: watch::Sender::new(false),
+        })
+    }
+
+    /// The newest level that this member takes part in.
+    pub(crate) fn newest(&self) -> Level {
+        self.newest
+    }
+
+    /// The group's level.
+    pub(crate) fn level(&self) -> Level {
+        Level::of_number(self.level.load(Ordering::Acquire))
+    }
+
+    /// The group's level is this, or beyond.
+    pub(crate) fn set_level(&self, level: Level) {
+        self.level.fetch_max(level.number(), Ordering::AcqRel);
+    }
+
+    /// A member said what it understands. That it is too old is said once.
+    pub(crate) fn understands(&self, member: &Member, version: u16) {
+        let (understands, group) = (Level::of_number(version), self.level());
+        let mut too_old = self.too_old.lock();
+        if understands >= group {
+            too_old.remove(&member.id);
+        } else if too_old.insert(member.id) {
+            tracing::warn!("{}", level::too_old(&member.name, understands, group));
+        }
     }
 
     /// The cluster is known now: from a snapshot, or from whoever let this member in.
@@ -69,7 +112,7 @@ impl Directory {
     pub(crate) fn open(&self, to: MemberId, kind: Kind) -> Open {
         let known = self.known.read();
         let (cluster, membership) = (known.cluster, known.effective);
-        Open { version: WIRE_NEWEST, cluster, from: self.id, to, membership, kind }
+        Open { version: self.newest.number(), cluster, from: self.id, to, membership, kind }
     }
 
     /// A member's record.
@@ -124,12 +167,21 @@ impl Directory {
     /// `authenticated`, is let in.
     pub(crate) fn admit(&self, open: &Open, authenticated: MemberId) -> Result<(), Refusal> {
         let known = self.known.read();
-        admit(open, authenticated, self.id, known.cluster, &known.committed)
+        let oldest = self.level().number();
+        admit(open, authenticated, self.id, (oldest, self.newest.number()), known.cluster, &known.committed)
     }
 
     /// Takes note of what a peer said: that this member was removed.
     pub(crate) fn heard(&self, error: &PeerError) {
-        if let PeerError::Refused { member, refusal: Refusal::Removed } = error {
+        let PeerError::Refused { member, refusal } = error else { return };
+        if let Refusal::Version { asked, oldest, .. } = refusal
+            && asked < oldest
+            && self.too_old.lock().insert(self.id)
+        {
+            let (own, group) = (Level::of_number(*asked), Level::of_number(*oldest));
+            tracing::error!("{}", level::too_old("this member", own, group));
+        }
+        if let Refusal::Removed = refusal {
             self.removed.send_if_modified(|removed| {
                 let news = !*removed;
                 if news {
@@ -152,11 +204,12 @@ fn admit(
     open: &Open,
     authenticated: MemberId,
     id: MemberId,
+    (oldest, newest): (u16, u16),
     cluster: u64,
     committed: &Settled,
 ) -> Result<(), Refusal> {
-    if !(WIRE_OLDEST..=WIRE_NEWEST).contains(&open.version) {
-        return Err(Refusal::Version { asked: open.version, oldest: WIRE_OLDEST, newest: WIRE_NEWEST });
+    if !(oldest..=newest).contains(&open.version) {
+        return Err(Refusal::Version { asked: open.version, oldest, newest });
     }
     if open.from != authenticated {
         return Err(Refusal::Impostor);
@@ -187,7 +240,7 @@ mod tests {
 
     fn open(from: MemberId, membership: Option<(u64, u64)>) -> Open {
         let membership = membership.map(|(term, index)| LogPosition { term, index });
-        Open { version: WIRE_NEWEST, cluster: US, from, to: 1, membership, kind: Kind::Call }
+        Open { version: 2, cluster: US, from, to: 1, membership, kind: Kind::Call }
     }
 
     fn settled() -> Settled {
@@ -206,10 +259,11 @@ mod tests {
             (elsewhere, 2, Err(Refusal::OtherCluster)),
             (joining, 2, Ok(())),
             (
-                Open { version: WIRE_NEWEST + 1, ..open(2, None) },
+                Open { version: 3, ..open(2, None) },
                 2,
-                Err(Refusal::Version { asked: WIRE_NEWEST + 1, oldest: WIRE_OLDEST, newest: WIRE_NEWEST }),
+                Err(Refusal::Version { asked: 3, oldest: 1, newest: 2 }),
             ),
+            (Open { version: 1, ..open(2, None) }, 2, Ok(())),
             // Was a member as of an older membership than ours, and is not in ours.
             (open(7, Some((3, 49))), 7, Err(Refusal::Removed)),
             (open(7, Some((2, 99))), 7, Err(Refusal::Removed)),
@@ -219,18 +273,30 @@ mod tests {
             (open(7, None), 7, Err(Refusal::NotMember)),
         ];
         for (open, authenticated, expected) in table {
-            assert_eq!(admit(&open, authenticated, 1, US, &settled()), expected, "{open:?}");
+            assert_eq!(admit(&open, authenticated, 1, (1, 2), US, &settled()), expected, "{open:?}");
         }
     }
 
     #[test]
     fn a_member_that_knows_nobody_yet_lets_any_server_in() {
-        assert_eq!(admit(&open(7, Some((3, 50))), 7, 1, NO_CLUSTER, &Settled::default()), Ok(()));
+        assert_eq!(admit(&open(7, Some((3, 50))), 7, 1, (1, 2), NO_CLUSTER, &Settled::default()), Ok(()));
+    }
+
+    #[test]
+    fn a_member_that_is_too_old_is_not_let_in_once_the_group_went_on() {
+        let directory = Directory::new(1, US, Level::of_number(2));
+        let old = Open { version: 1, ..open(2, None) };
+        assert_eq!(directory.admit(&old, 2), Ok(()));
+        directory.set_level(Level::of_number(2));
+        assert_eq!(directory.admit(&old, 2), Err(Refusal::Version { asked: 1, oldest: 2, newest: 2 }));
+        assert_eq!(directory.admit(&open(2, None), 2), Ok(()));
+        directory.set_level(Level::OLDEST);
+        assert_eq!(directory.level(), Level::of_number(2), "it never goes down");
     }
 
     #[test]
     fn that_it_was_removed_is_noticed_once() {
-        let directory = Directory::new(1, US);
+        let directory = Directory::new(1, US, Level::NEWEST);
         let mut removed = directory.removed();
         directory.heard(&PeerError::Refused { member: 2, refusal: Refusal::NotMember });
         assert!(!*removed.borrow_and_update());

@@ -13,7 +13,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 use sampan_store::wal::LogId;
-use sampan_store::{Applied, Build, Command, Cut, Machine, StorageError};
+use sampan_store::{Applied, Build, Command, Cut, Level, Machine, StorageError};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
@@ -110,8 +110,10 @@ impl StateMachine {
             EntryPayload::Normal(Proposal(command)) => command,
         };
         let reply = self.apply_command(id, &command)?;
-        if matches!(*command, Command::Reign { .. }) {
-            self.directory.set_cluster(self.machine.standing().cluster.0);
+        match *command {
+            Command::Reign { .. } => self.directory.set_cluster(self.machine.standing().cluster.0),
+            Command::Level { level } => self.directory.set_level(Level::of_number(level)),
+            _ => {}
         }
         Ok(reply)
     }
@@ -221,7 +223,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         };
         self.machine.config().background.run(install).await.map_err(io::Error::other)?;
         self.log.set_membership(self.id, meta.last_membership.membership());
-        self.directory.set_cluster(self.machine.standing().cluster.0);
+        let standing = self.machine.standing();
+        self.directory.set_cluster(standing.cluster.0);
+        self.directory.set_level(standing.level);
         self.tell_applied();
         Ok(())
     }

@@ -12,10 +12,11 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::forward::{self, ADMIN_WITHIN, Changed};
+use crate::level;
 use crate::store::{Core, RaftStore};
 use crate::types::{Member, MemberId, RaftLogId, TypeConfig};
 use crate::wire::{Admin, Answer, MembershipError, Standing};
@@ -32,6 +33,18 @@ const TRANSFER_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(crate) struct Changes {
     one: Mutex<()>,
+}
+
+impl Changes {
+    /// Keeps the members as they are, unless a change is under way.
+    pub(crate) fn try_one(&self) -> Option<MutexGuard<'_, ()>> {
+        self.one.try_lock().ok()
+    }
+}
+
+/// All members but this one.
+pub(crate) fn others(core: &Core) -> Vec<Member> {
+    View::of(core).members.into_values().filter(|member| member.id != core.id).collect()
 }
 
 /// Why a change did not happen here.
@@ -59,6 +72,7 @@ async fn here(core: &Core, admin: &Admin) -> Result<Option<Vec<Standing>>, Troub
     match admin {
         Admin::Standings => return Ok(Some(View::of(core).standings(Some(core.id)))),
         Admin::AddLearner(member) => {
+            level::check_newcomer(core, member).await?;
             let step = |view: &View| plan_record(view, member);
             decide(core, step, Leaving::None).await?;
             wait_caught_up(core, member.id).await?;

@@ -19,7 +19,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use parking_lot::Mutex;
-use sampan_store::Background;
+use sampan_store::{Background, Level};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -120,6 +120,20 @@ impl Ends {
         let answer = self.peers.call(&self.member(), open, message, within).await;
         unanswered.armed = false;
         answer.inspect_err(|error| self.note(error))
+    }
+
+    /// The member said which version it understands: what the group has is for those only that
+    /// understand the group's level.
+    ///
+    /// # Errors
+    /// [`PeerError::TooOld`].
+    pub(crate) fn understands(&self, version: u16) -> Result<(), PeerError> {
+        self.directory.understands(&self.member(), version);
+        let (understands, group) = (Level::of_number(version), self.directory.level());
+        if understands < group {
+            return Err(PeerError::TooOld { member: self.target, understands, group });
+        }
+        Ok(())
     }
 
     /// Takes note of a failure: a silent connection is dropped, a removal noticed.
@@ -286,7 +300,7 @@ impl Client {
 async fn admitted(ends: &Ends, link: &mut Link) -> Result<(), PeerError> {
     let admitted = timeout(APPEND_WITHIN, link.admitted()).await;
     let admitted = admitted.unwrap_or(Err(PeerError::Timeout { member: ends.target, within: APPEND_WITHIN }));
-    admitted.inspect_err(|error| ends.note(error))
+    admitted.and_then(|version| ends.understands(version)).inspect_err(|error| ends.note(error))
 }
 
 struct Session<'a> {
@@ -418,7 +432,7 @@ fn within(option: &RPCOption) -> Duration {
 /// merely broke.
 fn rpc_error(error: PeerError) -> Rpc {
     match error {
-        PeerError::Unreachable { .. } | PeerError::Refused { .. } => {
+        PeerError::Unreachable { .. } | PeerError::Refused { .. } | PeerError::TooOld { .. } => {
             RPCError::Unreachable(Unreachable::new(&error))
         }
         PeerError::Broken { .. } | PeerError::Timeout { .. } | PeerError::Nonsense { .. } => {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sampan_store::Level;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -44,6 +45,16 @@ pub enum PeerError {
         member: MemberId,
         /// Why.
         refusal: Refusal,
+    },
+    /// The member does not understand what the group uses.
+    #[error("the member {member:016x} understands level {understands} only, and the group is at {group}")]
+    TooOld {
+        /// Who.
+        member: MemberId,
+        /// What it understands.
+        understands: Level,
+        /// The group's level.
+        group: Level,
     },
     /// The member sent something that makes no sense.
     #[error("the member {member:016x} sent what makes no sense: {what}")]
@@ -128,13 +139,14 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// Waits until the other side has let this stream in. Messages may be sent before.
+    /// Waits until the other side has let this stream in; the newest version that it understands.
+    /// Messages may be sent before.
     ///
     /// # Errors
     /// [`PeerError::Refused`], and whatever ends the stream.
-    pub async fn admitted(&mut self) -> Result<(), PeerError> {
+    pub async fn admitted(&mut self) -> Result<u16, PeerError> {
         match self.incoming.admit().await? {
-            Admit::Accepted { .. } => Ok(()),
+            Admit::Accepted { version } => Ok(version),
             Admit::Refused(refusal) => Err(PeerError::Refused { member: self.member, refusal }),
         }
     }

@@ -134,10 +134,11 @@ impl QuicPeers {
         let member = to.id;
         let held = self.connection(to).await?;
         let protocol = held.connection.protocol();
-        open.version = version_for_protocol(protocol).ok_or_else(|| PeerError::Unreachable {
+        let version = version_for_protocol(protocol).ok_or_else(|| PeerError::Unreachable {
             member,
             why: format!("protocol {protocol} has no messages between members"),
         })?;
+        open.version = open.version.min(version);
         let stream = held.connection.open(purpose(open.kind)).await;
         let stream = stream.map_err(|error| unreachable(member, &error))?;
         let (read, write) = stream.split();

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use openraft::raft::{AppendEntriesResponse, StreamAppendResult};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult};
 use sampan_transport::{Connection, PeerIdentity, Purpose, Stream};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::forward;
+use crate::level;
+use crate::log::codec;
 use crate::peers::{Incoming, Link, Outgoing, PeerError};
 use crate::quic;
 use crate::snapshot_stream;
@@ -20,7 +22,7 @@ use crate::store::{Core, RaftStore};
 use crate::types::{MemberId, TypeConfig};
 use crate::volatile_sync;
 use crate::wire::{
-    Admit, Append, Appended, Kind, LogPosition, Message, Open, Refusal, Transferred, VoteAnswer, WIRE_NEWEST,
+    Admit, Append, Appended, Kind, LogPosition, Message, Open, Refusal, Transferred, VoteAnswer, WireError,
     convert,
 };
 
@@ -106,7 +108,7 @@ async fn serve_link(core: &Arc<Core>, from: MemberId, open: &Open, mut link: Lin
         return;
     }
     let served = async {
-        link.outgoing.admit(Admit::Accepted { version: WIRE_NEWEST }).await?;
+        link.outgoing.admit(Admit::Accepted { version: core.directory.newest().number() }).await?;
         match open.kind {
             Kind::Call => one_call(core, link).await,
             Kind::Append => appends(core, link).await,
@@ -163,10 +165,23 @@ async fn call(core: &Core, message: Message) -> Option<Message> {
     })
 }
 
+/// Entries as openraft has them. Some that this member has no part in, as they are of a newer
+/// level, are refused: it is started with a build, or as one, that is too old.
+fn received(core: &Core, append: Append) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
+    let request = convert::raft_append(append)?;
+    let own = core.directory.newest();
+    match request.entries.iter().map(codec::level).max() {
+        Some(level) if level > own => {
+            Err(WireError::Malformed { what: level::too_old("this member", own, level) })
+        }
+        _ => Ok(request),
+    }
+}
+
 async fn append_once(core: &Core, append: Append) -> Appended {
     let previous = append.previous;
     let last = append.entries.last().map(|entry| entry.position).or(previous);
-    let request = match convert::raft_append(append) {
+    let request = match received(core, append) {
         Ok(request) => request,
         Err(error) => return Appended::Failed { why: error.to_string() },
     };
@@ -182,11 +197,11 @@ async fn append_once(core: &Core, append: Append) -> Appended {
 }
 
 /// Entries in a stream: taken in as they come, answered in order.
-async fn appends(core: &Core, link: Link) -> Result<(), PeerError> {
+async fn appends(core: &Arc<Core>, link: Link) -> Result<(), PeerError> {
     let Link { member, mut outgoing, incoming } = link;
-    let input = stream::unfold(incoming, move |mut incoming| async move {
-        let append = next_append(member, &mut incoming).await?;
-        Some((append, incoming))
+    let input = stream::unfold((incoming, Arc::clone(core)), move |(mut incoming, core)| async move {
+        let append = next_append(&core, member, &mut incoming).await?;
+        Some((append, (incoming, core)))
     });
     let mut results = std::pin::pin!(core.raft.stream_append(input));
     while let Some(result) = results.next().await {
@@ -210,12 +225,13 @@ fn appended(result: StreamAppendResult<TypeConfig>) -> Appended {
 
 /// The next append of a stream; `None` ends it, also where what came makes no sense.
 async fn next_append(
+    core: &Core,
     member: MemberId,
     incoming: &mut Box<dyn Incoming>,
-) -> Option<openraft::raft::AppendEntriesRequest<TypeConfig>> {
+) -> Option<AppendEntriesRequest<TypeConfig>> {
     let what = match incoming.next().await {
         Ok(None) | Err(_) => return None,
-        Ok(Some(Message::Append(append))) => match convert::raft_append(append) {
+        Ok(Some(Message::Append(append))) => match received(core, append) {
             Ok(append) => return Some(append),
             Err(error) => error.to_string(),
         },

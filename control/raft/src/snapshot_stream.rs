@@ -46,7 +46,7 @@ pub(crate) async fn send(
     let vote = transmit(ends, begin, &cut).await.map_err(|error| {
         ends.note(&error);
         match error {
-            PeerError::Unreachable { .. } | PeerError::Refused { .. } => {
+            PeerError::Unreachable { .. } | PeerError::Refused { .. } | PeerError::TooOld { .. } => {
                 StreamingError::Unreachable(Unreachable::new(&error))
             }
             _ => StreamingError::Network(NetworkError::new(&error)),
@@ -59,7 +59,8 @@ async fn transmit(ends: &Ends, begin: SnapshotBegin, cut: &Arc<Cut>) -> Result<t
     let member = ends.target;
     let mut link = ends.stream(Kind::Snapshot, STALL).await?;
     link.send(Message::SnapshotBegin(begin), STALL).await?;
-    timeout(STALL, link.admitted()).await.unwrap_or(Err(PeerError::Timeout { member, within: STALL }))?;
+    let admitted = timeout(STALL, link.admitted()).await;
+    ends.understands(admitted.unwrap_or(Err(PeerError::Timeout { member, within: STALL }))?)?;
     let mut cursor = match link.expect(STALL).await? {
         Message::SnapshotAt { cursor } => cursor,
         Message::SnapshotDone { vote } => return Ok(convert::raft_vote(vote)),

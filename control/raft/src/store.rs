@@ -8,8 +8,8 @@ mod keeper;
 mod open;
 mod reign;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use openraft::async_runtime::WatchReceiver;
@@ -36,6 +36,7 @@ use crate::membership::{self, Changes};
 use crate::reads::{self, Reads};
 use crate::snapshot_stream::Inbox;
 use crate::types::{MemberId, Proposal, Reply, TypeConfig};
+use crate::volatile_batch::{self, VolatileTurns};
 use crate::volatile_sync::VolatileSync;
 pub use reign::Leadership;
 
@@ -83,10 +84,11 @@ pub(crate) struct Core {
     pub(crate) reads: Reads,
     pub(crate) changes: Changes,
     pub(crate) volatile: VolatileSync,
-    leadership: watch::Sender<Leadership>,
+    pub(crate) leadership: watch::Sender<Leadership>,
     progress: Arc<Progress>,
-    /// Held by the one volatile transaction that is between its evaluation and its application.
-    volatile_turn: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) volatile_turns: VolatileTurns,
+    /// Itself, for tasks that go on without their callers.
+    pub(crate) me: Weak<Core>,
     closing: AtomicBool,
     /// Cancelled when this member serves nobody any more, other members included.
     pub(crate) ended: CancellationToken,
@@ -134,7 +136,7 @@ impl Core {
     }
 
     /// Whether this member leads, is alone, and has applied everything: what it has is the truth.
-    fn is_sovereign(&self) -> bool {
+    pub(crate) fn is_sovereign(&self) -> bool {
         self.log.is_alone() && self.leadership.borrow().mine
     }
 
@@ -144,7 +146,7 @@ impl Core {
         let prepared = self.machine.prepare(txn)?;
         self.reigning().await?;
         if prepared.volatile {
-            return self.run_volatile(prepared.txn).await;
+            return volatile_batch::run(self, prepared.txn).await;
         }
         if let Some(answer) = self.unchanged(&prepared.txn).await? {
             return Ok(self.machine.response(answer)?);
@@ -168,7 +170,7 @@ impl Core {
     }
 
     /// Makes sure that no newer leader has left this member's state behind.
-    async fn confirm(&self) -> Result<(), LocalError> {
+    pub(crate) async fn confirm(&self) -> Result<(), LocalError> {
         let index = reads::local_index(self).await?;
         Ok(self.applied_index(index, Instant::now() + forward::REQUEST_WITHIN).await?)
     }
@@ -181,38 +183,8 @@ impl Core {
         Ok(self.machine.room().await?)
     }
 
-    async fn run_volatile(&self, txn: Txn) -> Result<TxnResponse, LocalError> {
-        let turn = Arc::clone(&self.volatile_turn).lock_owned().await;
-        let (mut answer, mut effects) = self.machine.evaluate_volatile(&txn)?;
-        if effects.is_empty() && !self.is_sovereign() {
-            self.confirm().await?;
-            (answer, effects) = self.machine.evaluate_volatile(&txn)?;
-        }
-        if effects.is_empty() {
-            return Ok(self.machine.response(answer)?);
-        }
-        self.reserve().await?;
-        // A caller that is gone must not end the turn before its effects are applied.
-        let raft = self.raft.clone();
-        let written = tokio::spawn(async move {
-            let written = raft.client_write(Proposal::new(Command::Volatile { effects })).await;
-            drop(turn);
-            written
-        });
-        let written = written.await.map_err(|error| LocalError::Unknown { why: error.to_string() })?;
-        let revision = match self.outcome(written)? {
-            Reply::Revision(revision) => revision,
-            other => return Err(unexpected(&other)),
-        };
-        if self.log.is_alone() && revision > self.machine.standing().reserved {
-            // Nobody may learn of a revision that a crash could make this member give out again.
-            self.log.flush().await.map_err(|error| LocalError::Unknown { why: error.to_string() })?;
-        }
-        Ok(self.machine.response(answer.at(revision))?)
-    }
-
     /// Sees to it that a crash cannot bring back revisions of entries that are not synced.
-    async fn reserve(&self) -> Result<(), LocalError> {
+    pub(crate) async fn reserve(&self) -> Result<(), LocalError> {
         let standing = self.machine.standing();
         if !self.log.is_alone() || standing.reserved > standing.revision + MARGIN {
             return Ok(());
@@ -229,8 +201,13 @@ impl Core {
         self.write(Command::Compact { revision: revision.0 }).await.map(drop)
     }
 
-    /// Puts a command through the log, and waits until it is applied here.
-    async fn write(&self, command: Command) -> Result<Reply, LocalError> {
+    /// Puts a command through the log, and waits until it is applied here. One that the group may
+    /// not use yet is not proposed, but for the one that takes the group there.
+    pub(crate) async fn write(&self, command: Command) -> Result<Reply, LocalError> {
+        if command.level() > self.level() && !matches!(command, Command::Level { .. }) {
+            let why = format!("the group does not know a {} yet", command.name());
+            return Err(StorageError::Unavailable { why }.into());
+        }
         self.outcome(self.raft.client_write(Proposal::new(command)).await)
     }
 

@@ -1,10 +1,12 @@
 //! What the log carries, one command an entry, and the names that go with it.
 //!
-//! Commands are stored and sent as postcard enums: variants are only ever appended.
+//! Commands are stored and sent as postcard enums: variants are only ever appended, and each has
+//! the [`Level`] that brought it: a group that is not there does not use it.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::level::Level;
 use crate::types::{LeaseId, Txn};
 
 /// Names a cluster; 0 is none yet. A restored cluster gets another, so that members and backups
@@ -76,9 +78,53 @@ pub enum Command {
         /// what may have vanished.
         skip: bool,
     },
+    /// What several volatile transactions do, one after the other; each takes one revision. Never
+    /// written to disk, where [`Command::ForgottenBatch`] stands for it.
+    VolatileBatch {
+        /// The changes of each, as in [`Command::Volatile`].
+        transactions: Vec<Vec<Effect>>,
+    },
+    /// Volatile transactions whose content is gone: they take their revisions and change nothing.
+    ForgottenBatch {
+        /// How many they were.
+        revisions: u64,
+    },
+    /// The group is at this level from here on, where it was not there or beyond.
+    Level {
+        /// [`Level::number`].
+        level: u16,
+    },
 }
 
 impl Command {
+    /// The level that a group must have for this.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Txn { .. }
+            | Self::Reserve { .. }
+            | Self::Compact { .. }
+            | Self::Blank
+            | Self::Membership { .. }
+            | Self::Volatile { .. }
+            | Self::Forgotten
+            | Self::Reign { .. } => Level::OLDEST,
+            Self::VolatileBatch { .. } | Self::ForgottenBatch { .. } => Level::BATCHES,
+            Self::Level { level } => Level::of_number(*level),
+        }
+    }
+
+    /// What stands on disk for a command whose content lives in memory only; `None` for all others.
+    pub fn placeholder(&self) -> Option<Self> {
+        match self {
+            Self::Volatile { .. } | Self::Forgotten => Some(Self::Forgotten),
+            Self::VolatileBatch { transactions } => {
+                Some(Self::ForgottenBatch { revisions: transactions.len() as u64 })
+            }
+            Self::ForgottenBatch { revisions } => Some(Self::ForgottenBatch { revisions: *revisions }),
+            _ => None,
+        }
+    }
+
     /// A word for it, for logs.
     pub fn name(&self) -> &'static str {
         match self {
@@ -90,6 +136,9 @@ impl Command {
             Self::Volatile { .. } => "volatile changes",
             Self::Forgotten => "forgotten changes",
             Self::Reign { .. } => "reign",
+            Self::VolatileBatch { .. } => "volatile changes, several",
+            Self::ForgottenBatch { .. } => "forgotten changes, several",
+            Self::Level { .. } => "level",
         }
     }
 
@@ -111,10 +160,15 @@ impl Command {
                 Self::Txn { txn, .. } => crate::txn::logged_size(txn),
                 Self::Membership { membership } => membership.len(),
                 Self::Volatile { effects } => effects.iter().map(Effect::weight).sum(),
+                Self::VolatileBatch { transactions } => {
+                    transactions.iter().flatten().map(Effect::weight).sum()
+                }
                 Self::Reserve { .. }
                 | Self::Compact { .. }
                 | Self::Blank
                 | Self::Forgotten
+                | Self::ForgottenBatch { .. }
+                | Self::Level { .. }
                 | Self::Reign { .. } => 0,
             }
     }
@@ -155,7 +209,8 @@ pub enum Effect {
 }
 
 impl Effect {
-    fn weight(&self) -> usize {
+    /// About how much memory it takes.
+    pub fn weight(&self) -> usize {
         const LEAST: usize = 64;
         match self {
             Self::Put { key, value, .. } | Self::Attach { key, value, .. } => LEAST + key.len() + value.len(),
@@ -170,21 +225,37 @@ mod tests {
 
     /// Logs and wires of older members hold these numbers.
     #[test]
-    fn commands_keep_their_numbers() {
+    fn commands_keep_their_numbers_and_levels() {
+        // command, number, level
         let table = [
-            (Command::Txn { floor: 0, txn: Txn::default() }, 0),
-            (Command::Reserve { upto: 1 }, 1),
-            (Command::Compact { revision: 1 }, 2),
-            (Command::Blank, 3),
-            (Command::Membership { membership: Bytes::new() }, 4),
-            (Command::Volatile { effects: Vec::new() }, 5),
-            (Command::Forgotten, 6),
-            (Command::Reign { cluster: ClusterId(1), skip: true }, 7),
+            (Command::Txn { floor: 0, txn: Txn::default() }, 0, 1),
+            (Command::Reserve { upto: 1 }, 1, 1),
+            (Command::Compact { revision: 1 }, 2, 1),
+            (Command::Blank, 3, 1),
+            (Command::Membership { membership: Bytes::new() }, 4, 1),
+            (Command::Volatile { effects: Vec::new() }, 5, 1),
+            (Command::Forgotten, 6, 1),
+            (Command::Reign { cluster: ClusterId(1), skip: true }, 7, 1),
+            (Command::VolatileBatch { transactions: Vec::new() }, 8, 2),
+            (Command::ForgottenBatch { revisions: 1 }, 9, 2),
+            (Command::Level { level: 2 }, 10, 2),
+            (Command::Level { level: 3 }, 10, 3),
         ];
-        for (command, number) in table {
+        for (command, number, level) in table {
             let bytes = command.to_bytes().unwrap();
             assert_eq!(bytes.first(), Some(&number), "{}", command.name());
+            assert_eq!(command.level().number(), level, "{}", command.name());
             assert_eq!(Command::from_bytes(&bytes).unwrap(), command);
         }
+    }
+
+    #[test]
+    fn what_lives_in_memory_only_uses_up_as_many_revisions_on_disk() {
+        let batch = Command::VolatileBatch { transactions: vec![Vec::new(); 3] };
+        let stored = batch.placeholder().unwrap();
+        assert_eq!(stored, Command::ForgottenBatch { revisions: 3 });
+        assert_eq!(stored.placeholder(), Some(stored));
+        assert_eq!(Command::Volatile { effects: Vec::new() }.placeholder(), Some(Command::Forgotten));
+        assert_eq!(Command::Blank.placeholder(), None);
     }
 }

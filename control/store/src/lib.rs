@@ -12,12 +12,14 @@ mod attached;
 mod codec;
 mod command;
 pub mod conformance;
+mod disjoint;
 mod disk;
 mod durable;
 mod evaluate;
 mod event;
 mod hub;
 mod layer;
+mod level;
 mod machine;
 mod memory;
 mod read;
@@ -33,11 +35,13 @@ pub mod wal;
 mod watch;
 
 pub use command::{ClusterId, Command, Effect};
+pub use disjoint::Disjoint;
 pub use disk::{Disk, DiskFaults, DiskOp};
 pub use durable::{
     Applied, Background, Build, Compaction, Cut, DurableConfig, DurableLog, Forget, Machine, OpenError,
     Opened, Prepared, Standing, Stats,
 };
+pub use level::{Level, UnknownVersion};
 pub use machine::Answer;
 pub use memory::MemoryStore;
 pub use snapshot::{SnapshotCheck, SnapshotFault, SnapshotInfo};

@@ -19,6 +19,7 @@ use crate::evaluate::{self, Answered, Change, Lookup, Outcome, Step};
 use crate::event::{decoded, key_value};
 use crate::hub::Hub;
 use crate::layer::{Layer, Tombstones};
+use crate::level::Level;
 use crate::read::Reader;
 use crate::record::{Head, Kind, Pos, Record};
 use crate::snapshot::{Header, REVISION_LEAP};
@@ -47,6 +48,9 @@ pub(crate) struct Position {
     /// as directories of 0.1.0 have none.
     #[serde(skip)]
     pub(crate) order: Order,
+    /// The group's level. Stored under a name of its own, and only once it is not the oldest.
+    #[serde(skip)]
+    pub(crate) level: Level,
 }
 
 /// The part of the position that belongs to those who order the commands.
@@ -416,6 +420,12 @@ impl Core {
     /// Forgets the history of the volatile keyspaces alone; this needs no log entry.
     pub(crate) fn compact_volatile(&self, revision: u64) {
         compact_volatile(&mut self.state.write(), revision);
+    }
+
+    /// The group's level; it never goes down.
+    pub(crate) fn raise(&self, level: Level) {
+        let mut state = self.state.write();
+        state.position.level = state.position.level.max(level);
     }
 
     pub(crate) fn reserve(&self, upto: u64) {

@@ -62,6 +62,11 @@ impl Span {
     pub(crate) fn start(&self) -> &Bytes {
         &self.start
     }
+
+    /// The first key after it; `None` at the end of the key space.
+    pub(crate) fn end(&self) -> Option<&Bytes> {
+        self.end.as_ref()
+    }
 }
 
 /// The first key after `key`.

@@ -55,8 +55,7 @@ pub struct EndpointConfig {
     pub initial_rtt: Duration,
     /// Streams that a peer may have open at once (between servers: 1,024; over TCP: 64 at most).
     pub max_streams: u32,
-    /// The protocols to offer. Anything but the default is for tests of upgrades.
-    #[doc(hidden)]
+    /// The protocols to offer: all that this build speaks, or what an older build spoke.
     pub protocols: ProtocolRange,
 }
 

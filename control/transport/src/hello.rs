@@ -18,7 +18,9 @@ use crate::frame::{self, FrameError};
 use crate::quic;
 
 /// The newest protocol that this build speaks.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+/// The oldest protocol that this build speaks.
+pub const PROTOCOL_OLDEST: u32 = 1;
 
 const LIMIT: usize = 4096;
 /// Nothing after the year 9999 is taken for a time.
@@ -34,6 +36,12 @@ pub struct ProtocolRange {
 }
 
 impl ProtocolRange {
+    /// What this build speaks, but nothing newer than `max`: it behaves as the older build did.
+    #[must_use]
+    pub fn upto(max: u32) -> Self {
+        Self { min: PROTOCOL_OLDEST, max: max.clamp(PROTOCOL_OLDEST, PROTOCOL) }
+    }
+
     /// The highest version that both speak.
     #[must_use]
     pub fn agree(self, other: Self) -> Option<u32> {
@@ -44,7 +52,7 @@ impl ProtocolRange {
 
 impl Default for ProtocolRange {
     fn default() -> Self {
-        Self { min: PROTOCOL, max: PROTOCOL }
+        Self::upto(PROTOCOL)
     }
 }
 

@@ -35,7 +35,7 @@ pub use dial::Target;
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use error::{RefusalCode, TransportError};
 pub use floor::FloorFile;
-pub use hello::{PROTOCOL, ProtocolRange};
+pub use hello::{PROTOCOL, PROTOCOL_OLDEST, ProtocolRange};
 pub use identity::{Credentials, Identity, KeyId, PeerIdentity, Role};
 pub use purpose::{Purpose, UnknownPurpose};
 pub use stream::{ReadHalf, Stream, WriteHalf};

@@ -6,8 +6,8 @@ use std::io;
 
 use bytes::Bytes;
 use openraft::{EntryPayload, Membership};
-use sampan_store::Command;
 use sampan_store::wal::LogId;
+use sampan_store::{Command, Level};
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Entry, Member, MemberId, Proposal, from_wal};
@@ -36,16 +36,30 @@ pub fn payload_of(entry: &Entry) -> io::Result<Bytes> {
 /// The bytes of an entry's content as they are written to disk: of volatile changes only that
 /// there were some.
 pub(crate) fn stored_payload_of(entry: &Entry) -> io::Result<Bytes> {
-    if is_volatile(entry) {
-        return Command::Forgotten.to_bytes().map_err(io::Error::other);
+    match placeholder(entry) {
+        Some(placeholder) => placeholder.to_bytes().map_err(io::Error::other),
+        None => payload_of(entry),
     }
-    payload_of(entry)
+}
+
+fn placeholder(entry: &Entry) -> Option<Command> {
+    match &entry.payload {
+        EntryPayload::Normal(Proposal(command)) => command.placeholder(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    }
+}
+
+/// The level that a group must have for an entry.
+pub(crate) fn level(entry: &Entry) -> Level {
+    match &entry.payload {
+        EntryPayload::Normal(Proposal(command)) => command.level(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => Level::OLDEST,
+    }
 }
 
 /// Whether an entry may be lost where nobody else has it.
 pub(crate) fn is_volatile(entry: &Entry) -> bool {
-    matches!(&entry.payload, EntryPayload::Normal(Proposal(command))
-        if matches!(**command, Command::Volatile { .. } | Command::Forgotten))
+    placeholder(entry).is_some()
 }
 
 /// An entry from its name and the bytes of its content.

@@ -275,7 +275,6 @@ impl Writer {
             Ok(blank) => blank,
             Err(_) => return false,
         };
-        let forgotten = Command::Forgotten.to_bytes().ok();
         let mut memory = shared.memory.lock();
         let entries = memory.read(&.., usize::MAX);
         let by_id = |id: &LogId| entries.iter().find(|entry| to_wal(Some(entry.log_id)) == *id);
@@ -287,7 +286,8 @@ impl Writer {
         for record in &mut self.put_off {
             let Record::Entry { id, payload } = record else { continue };
             // Blank entries and volatile ones are no loss.
-            if *payload == blank || forgotten.as_ref() == Some(payload) {
+            let stands_for_another = |command: Command| command.placeholder().is_some();
+            if *payload == blank || Command::from_bytes(payload).is_ok_and(stands_for_another) {
                 continue;
             }
             if let Some(entry) = by_id(id) {

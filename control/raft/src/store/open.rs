@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::{EntryPayload, Membership};
 use parking_lot::Mutex;
 use sampan_store::wal::{self, LogId};
-use sampan_store::{Machine, Opened};
+use sampan_store::{Command, Level, Machine, Opened};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,7 @@ use super::{Core, Leadership, RaftStore, keeper, reign};
 use crate::config::{self, OpenError, RaftConfig, Start};
 use crate::directory::Directory;
 use crate::forward::Forwarder;
+use crate::level;
 use crate::log::Log;
 use crate::log::codec::membership_from;
 use crate::machine::StateMachine;
@@ -26,6 +28,7 @@ use crate::peers::Peers;
 use crate::reads::Reads;
 use crate::snapshot_stream::Inbox;
 use crate::types::{Entry, Member, MemberId, from_wal, to_wal};
+use crate::volatile_batch::VolatileTurns;
 use crate::volatile_sync::{self, VolatileSync};
 
 /// How long a member that is alone may take to begin its reign before the store is open without it.
@@ -82,20 +85,24 @@ impl RaftStore {
         };
         let Opened { machine, wal, entries } = opened;
         let machine = Arc::new(machine);
+        let newest = config.store.level;
+        check_level(&entries, newest).map_err(unusable)?;
         let log = Log::open(wal, entries, &machine).map_err(unusable)?;
         // Whatever happens from here on, the writer ends before the directory is let go.
         let guard = Guard { log: Some(log.clone()), machine: Arc::clone(&machine) };
         let members = take_place(&config, start, &log, &machine).await?;
         log.set_membership(config.member.id, &members);
         let id = config.member.id;
-        let directory = Directory::new(id, machine.standing().cluster.0);
+        let standing = machine.standing();
+        let directory = Directory::new(id, standing.cluster.0, newest);
+        directory.set_level(standing.level);
         let state_machine = StateMachine::new(id, Arc::clone(&machine), log.clone(), Arc::clone(&directory));
         let progress = state_machine.progress();
         let network = Network::new(Arc::clone(&directory), Arc::clone(&peers), config.store.background);
         let raft = openraft::Raft::new(id, options, network, log.clone(), state_machine)
             .await
             .map_err(|error| OpenError::Start { why: error.to_string() })?;
-        let core = Arc::new(Core {
+        let core = Arc::new_cyclic(|me| Core {
             id,
             raft,
             machine,
@@ -110,7 +117,8 @@ impl RaftStore {
             volatile: VolatileSync::default(),
             leadership: watch::channel(Leadership::default()).0,
             progress,
-            volatile_turn: Arc::default(),
+            volatile_turns: VolatileTurns::default(),
+            me: Weak::clone(me),
             closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
         });
@@ -127,6 +135,7 @@ impl RaftStore {
             tokio::spawn(reign::follow(Arc::clone(core))),
             tokio::spawn(keeper::purge(Arc::clone(core))),
             tokio::spawn(keeper::forget(Arc::clone(core))),
+            tokio::spawn(level::keep(Arc::clone(core))),
             tokio::spawn(membership::announce(Arc::clone(core), member)),
         ]);
         if !core.log.is_alone() {
@@ -153,6 +162,22 @@ impl RaftStore {
         volatile_sync::at_start(core).await;
         Ok(())
     }
+}
+
+/// A member that behaves as an older one does not go on from a log that is beyond it; the build's
+/// own level is what the log's reader knows.
+fn check_level(entries: &[(LogId, Bytes)], newest: Level) -> std::io::Result<()> {
+    if newest == Level::NEWEST {
+        return Ok(());
+    }
+    for (id, payload) in entries {
+        let level = Command::from_bytes(payload).map_or(Level::OLDEST, |command| command.level());
+        if level > newest {
+            let why = format!("entry {id} is of level {level}, and this member behaves as one of {newest}");
+            return Err(std::io::Error::other(why));
+        }
+    }
+    Ok(())
 }
 
 /// Ends log and machine in this order where opening fails.

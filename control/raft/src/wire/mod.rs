@@ -19,8 +19,9 @@ pub use message::{
     SnapshotBegin, Standing, Transfer, Transferred, Vote, VoteAnswer, VoteRequest,
 };
 
-/// The newest version of the messages that this build speaks.
-pub const WIRE_NEWEST: u16 = 1;
+/// The newest version of the messages that this build speaks. It is that of its level: who knows
+/// the commands of a level knows its messages.
+pub const WIRE_NEWEST: u16 = 2;
 /// The oldest version of the messages that this build speaks.
 pub const WIRE_OLDEST: u16 = 1;
 
@@ -74,7 +75,16 @@ mod tests {
     fn the_version_is_the_newest_common_one() {
         assert_eq!(version_for_protocol(0), None);
         assert_eq!(version_for_protocol(1), Some(1));
+        assert_eq!(version_for_protocol(2), Some(2));
         assert_eq!(version_for_protocol(u32::MAX), Some(WIRE_NEWEST));
+    }
+
+    #[test]
+    fn messages_commands_and_connections_have_one_number() {
+        assert_eq!(WIRE_NEWEST, sampan_store::Level::NEWEST.number());
+        assert_eq!(u32::from(WIRE_NEWEST), sampan_transport::PROTOCOL);
+        assert_eq!(WIRE_OLDEST, sampan_store::Level::OLDEST.number());
+        assert_eq!(u32::from(WIRE_OLDEST), sampan_transport::PROTOCOL_OLDEST);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 mod conformance;
 mod failover;
+mod levels;
 mod membership;
 mod net;
 mod quic;

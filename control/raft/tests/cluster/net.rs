@@ -113,7 +113,7 @@ struct NetPeers {
 
 #[async_trait]
 impl Peers for NetPeers {
-    async fn stream(&self, to: &Member, open: Open, _within: Duration) -> Result<Link, PeerError> {
+    async fn stream(&self, to: &Member, mut open: Open, _within: Duration) -> Result<Link, PeerError> {
         let state = &self.net.0;
         let unreachable = || PeerError::Unreachable { member: to.id, why: "it is cut off".into() };
         let cut = |id: &MemberId| state.cut.lock().contains(id);
@@ -123,6 +123,8 @@ impl Peers for NetPeers {
         // Held until the new one is among them: whoever detaches a member misses none.
         let mut links = state.links.lock();
         let store = state.stores.lock().get(&to.id).cloned().ok_or_else(unreachable)?;
+        // As connections agree on the newest version that both sides speak.
+        open.version = open.version.min(store.newest_level().number());
         // A snapshot's sender is not far ahead of its receiver, as on a real network.
         let room = if open.kind == Kind::Snapshot { 2 } else { 64 };
         let (ours, theirs) = pair(self.from, to.id, room);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sampan_raft::{Member, MemberId, OpenError, RaftConfig, RaftStore, Start, Timing};
-use sampan_store::{DurableConfig, Op, RangeRequest, Revision, Storage, StorageError, Txn, TxnResponse};
+use sampan_store::{
+    DurableConfig, Level, Op, RangeRequest, Revision, Storage, StorageError, Txn, TxnResponse,
+};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -43,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) member: Member,
     pub(crate) dir: TempDir,
     pub(crate) store: Option<Arc<RaftStore>>,
+    /// What it understands from its next start on.
+    pub(crate) level: Level,
 }
 
 /// Members over a network in memory.
@@ -51,16 +55,18 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// What lives in memory only.
     volatile: Vec<Bytes>,
+    /// What machines that are added understand.
+    pub(crate) level: Level,
 }
 
 impl Cluster {
     /// A cluster of one member, whose keys under `/leases/` live in memory only.
     pub(crate) async fn alone() -> Self {
-        Self::alone_with(vec!["/leases/".into()]).await
+        Self::alone_with(vec!["/leases/".into()], Level::NEWEST).await
     }
 
-    async fn alone_with(volatile: Vec<Bytes>) -> Self {
-        let mut cluster = Self { net: Net::default(), nodes: Vec::new(), volatile };
+    async fn alone_with(volatile: Vec<Bytes>, level: Level) -> Self {
+        let mut cluster = Self { net: Net::default(), nodes: Vec::new(), volatile, level };
         cluster.add().await;
         cluster
     }
@@ -72,7 +78,12 @@ impl Cluster {
 
     /// The same, with all keys on disk.
     pub(crate) async fn all_durable(voters: usize) -> Self {
-        Self::alone_with(Vec::new()).await.grown(voters).await
+        Self::alone_with(Vec::new(), Level::NEWEST).await.grown(voters).await
+    }
+
+    /// The same as [`Cluster::of`], of members that understand no more than a level.
+    pub(crate) async fn at(level: Level, voters: usize) -> Self {
+        Self::alone_with(vec!["/leases/".into()], level).await.grown(voters).await
     }
 
     async fn grown(self, voters: usize) -> Self {
@@ -89,7 +100,8 @@ impl Cluster {
     pub(crate) async fn add(&mut self) -> usize {
         let number = self.nodes.len();
         let member = member(u8::try_from(number + 1).unwrap());
-        self.nodes.push(Node { member, dir: tempfile::tempdir().unwrap(), store: None });
+        let (dir, level) = (tempfile::tempdir().unwrap(), self.level);
+        self.nodes.push(Node { member, dir, store: None, level });
         self.start(number, if number == 0 { Start::Bootstrap } else { Start::Join }).await;
         number
     }
@@ -98,6 +110,7 @@ impl Cluster {
         let node = &mut self.nodes[number];
         let mut config = config(node.dir.path().to_owned(), node.member.clone());
         config.store.volatile_prefixes.clone_from(&self.volatile);
+        config.store.level = node.level;
         let peers = self.net.peers(node.member.id);
         // What a crash left running in this process may hold on to the directory for a moment.
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::disk::DiskFaults;
+use crate::level::Level;
 use crate::storage::StorageError;
 
 /// Where the work behind the writes is done: checkpoints, the log's syncs, reads of the tables.
@@ -60,6 +61,9 @@ pub struct DurableConfig {
     /// It is written while running or at a clean shutdown, so it costs the device the size of
     /// the live state once per interval: 10 MB a day are 0.1 kB/s.
     pub last_good_interval: Duration,
+    /// The newest level that this member takes part in: that of the build, or an older one that it
+    /// is to behave as. A directory of a newer one is not opened.
+    pub level: Level,
     /// Where the work behind the writes is done.
     pub background: Background,
     /// For tests: where the disk fails.
@@ -95,6 +99,7 @@ impl DurableConfig {
             volatile_prefixes: Vec::new(),
             sealed_prefixes: Vec::new(),
             last_good_interval: Duration::from_secs(24 * 3600),
+            level: Level::NEWEST,
             background: Background::Threads,
             faults: None,
         }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Machine;
 use super::shared::Shared;
 use crate::layer::Layer;
+use crate::level::Level;
 use crate::machine::{Core, Order, Position, State};
 use crate::read;
 use crate::record::Record;
@@ -36,6 +37,12 @@ enum Frame {
     Rows(Vec<Row>),
     /// Rows of which some are attached to leases.
     LeasedRows(Vec<(Row, LeaseId)>),
+    /// As [`Frame::Head`], of a group that is not at the oldest level.
+    HeadAt {
+        position: Position,
+        order: Order,
+        level: u16,
+    },
 }
 
 impl Frame {
@@ -46,7 +53,7 @@ impl Frame {
             Self::LeasedRows(rows) => {
                 Ok(rows.into_iter().map(|(row, lease)| row.into_record(lease)).collect())
             }
-            Self::Head { .. } => Err(unsound("rows were expected")),
+            Self::Head { .. } | Self::HeadAt { .. } => Err(unsound("rows were expected")),
         }
     }
 }
@@ -85,8 +92,7 @@ impl Cut {
     /// it; `None` where that was all. Reads the tables.
     pub fn frame(&self, cursor: &[u8], max: usize) -> Result<Option<(Bytes, Bytes)>, StorageError> {
         let Some((_, after)) = cursor.split_first() else {
-            let position = Position { order: Order::default(), ..self.position.clone() };
-            let head = Frame::Head { position, order: self.position.order.clone() };
+            let head = head(&self.position);
             return Ok(Some((encode(&head)?, Bytes::from_static(&[1]))));
         };
         let start = if after.is_empty() { Bytes::new() } else { successor(after) };
@@ -102,6 +108,17 @@ impl Cut {
     /// The core that the cut is of; two cuts of one machine share it.
     pub fn is_of(&self, machine: &Machine) -> bool {
         Arc::ptr_eq(&self.core, &machine.shared.core)
+    }
+}
+
+/// The first frame.
+fn head(position: &Position) -> Frame {
+    let (order, level) = (position.order.clone(), position.level);
+    let position = Position { order: Order::default(), ..position.clone() };
+    if level == Level::OLDEST {
+        Frame::Head { position, order }
+    } else {
+        Frame::HeadAt { position, order, level: level.number() }
     }
 }
 
@@ -185,7 +202,13 @@ impl Build {
     pub fn push(&mut self, frame: &[u8], cursor_after: Bytes) -> Result<(), StorageError> {
         match (decode(frame)?, &self.position) {
             (Frame::Head { position, order }, None) => self.position = Some(Position { order, ..position }),
-            (Frame::Head { .. }, Some(_)) => return Err(unsound("it has two heads")),
+            (Frame::HeadAt { position, order, level }, None) => {
+                let level = Level::of_number(level);
+                self.position = Some(Position { order, level, ..position });
+            }
+            (Frame::Head { .. } | Frame::HeadAt { .. }, Some(_)) => {
+                return Err(unsound("it has two heads"));
+            }
             (Frame::Rows(_) | Frame::LeasedRows(_), None) => return Err(unsound("it has no head")),
             (frame, Some(_)) => frame.records()?.into_iter().for_each(|record| self.take(record)),
         }
@@ -256,6 +279,13 @@ impl Machine {
         if position.applied != applied {
             return Err(unsound(&format!("it is of entry {}, not {applied}", position.applied)));
         }
+        let known = self.shared.config.level;
+        if position.level > known {
+            return Err(unsound(&format!(
+                "it is of level {}, and this member knows {known} only",
+                position.level
+            )));
+        }
         let mut position = position.clone();
         build.write()?;
         position.keys = build.tables.meta().position.keys;
@@ -319,6 +349,7 @@ pub(super) fn put_in_place(
     if slot.is_none() {
         return Err(StorageError::Unavailable { why: "it was closed".into() });
     }
+    shared.dir.mark(position.level)?;
     std::fs::rename(tables.path(), &path)?;
     tables.set_path(path);
     crate::disk::sync_dir(shared.dir.path())?;

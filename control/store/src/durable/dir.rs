@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 
 use super::error::OpenError;
 use crate::disk::sync_dir;
+use crate::level::Level;
 
-/// 1 is that of 0.1.0: its log knows one node only, its tables no cluster.
-const FORMAT: u32 = 2;
+// The format of 0.1.0 is 1: its log knows one node only, its tables no cluster. From 2 on it
+// follows the group's level, see [`Level::format`].
 const FORMAT_WORD: &str = "sampan-store";
 
 const FORMAT_FILE: &str = "format";
@@ -36,9 +37,10 @@ pub(super) struct DataDir {
     path: PathBuf,
     /// Locked while it is here.
     lock: Mutex<Option<File>>,
+    /// The store was still to be made when the directory was taken.
     fresh: bool,
     /// What `format` says; 0 while there is none.
-    format: u32,
+    format: Mutex<u32>,
 }
 
 impl Drop for DataDir {
@@ -48,18 +50,20 @@ impl Drop for DataDir {
 }
 
 impl DataDir {
-    /// Takes the directory, if it is ours or empty; `keys` may lie in it as well.
-    pub(super) fn take(path: &Path, keys: &Path) -> Result<Self, OpenError> {
+    /// Takes the directory, if it is ours or empty, and holds nothing of a newer level than
+    /// `newest`; `keys` may lie in it as well.
+    pub(super) fn take(path: &Path, keys: &Path, newest: Level) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::io(path, source);
         match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unusable(error)),
             _ => {}
         }
-        is_ours(path, keys)?;
+        is_ours(path, keys, newest)?;
         let lock = lock(path)?;
         // Another process may have made the store between the look and the lock.
-        let format = is_ours(path, keys)?.unwrap_or(0);
-        Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)), fresh: format == 0, format })
+        let format = is_ours(path, keys, newest)?.unwrap_or(0);
+        let (fresh, format) = (format == 0, Mutex::new(format));
+        Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)), fresh, format })
     }
 
     /// Lets the next one have it; nothing may be written after this.
@@ -74,7 +78,7 @@ impl DataDir {
 
     /// Whether the store is still to be made.
     pub(super) fn is_fresh(&self) -> bool {
-        self.fresh
+        self.fresh && *self.format.lock() == 0
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -121,16 +125,15 @@ impl DataDir {
         remove(std::fs::remove_dir_all(self.wal())).map_err(unusable)
     }
 
-    /// Says that the directory holds a whole store of the present format now.
-    pub(super) fn mark(&mut self) -> Result<(), OpenError> {
-        if self.format == FORMAT {
-            return Ok(());
+    /// Says that the directory holds a whole store, which may have something of this level from
+    /// now on. What it says never goes back.
+    pub(super) fn mark(&self, level: Level) -> io::Result<()> {
+        let mut format = self.format.lock();
+        if *format < level.format() {
+            let number = level.format();
+            write_durably(&self.path.join(FORMAT_FILE), format!("{FORMAT_WORD} {number}\n").as_bytes())?;
+            *format = number;
         }
-        let path = self.path.join(FORMAT_FILE);
-        write_durably(&path, format!("{FORMAT_WORD} {FORMAT}\n").as_bytes())
-            .map_err(|source| OpenError::io(&path, source))?;
-        self.fresh = false;
-        self.format = FORMAT;
         Ok(())
     }
 
@@ -153,10 +156,10 @@ impl DataDir {
 }
 
 /// The format of the store that `path` holds, if it is one; an error where it holds anything else.
-fn is_ours(path: &Path, keys: &Path) -> Result<Option<u32>, OpenError> {
+fn is_ours(path: &Path, keys: &Path, newest: Level) -> Result<Option<u32>, OpenError> {
     let format = path.join(FORMAT_FILE);
     match std::fs::read_to_string(&format) {
-        Ok(text) => check_format(path, &text).map(Some),
+        Ok(text) => check_format(path, &text, newest).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let entries = std::fs::read_dir(path).map_err(|source| OpenError::io(path, source))?;
             for entry in entries {
@@ -179,17 +182,18 @@ fn is_ours(path: &Path, keys: &Path) -> Result<Option<u32>, OpenError> {
             }
             Ok(None)
         }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => check_format(path, "").map(Some),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => check_format(path, "", newest).map(Some),
         Err(source) => Err(OpenError::io(&format, source)),
     }
 }
 
-fn check_format(path: &Path, text: &str) -> Result<u32, OpenError> {
+fn check_format(path: &Path, text: &str, newest: Level) -> Result<u32, OpenError> {
+    let supported = newest.format();
     let found =
         text.trim_end().strip_prefix(FORMAT_WORD).and_then(|number| number.trim().parse::<u32>().ok());
     match found {
-        Some(found @ 1..=FORMAT) => Ok(found),
-        Some(found) => Err(OpenError::NewerFormat { path: path.to_owned(), found, supported: FORMAT }),
+        Some(found) if (1..=supported).contains(&found) => Ok(found),
+        Some(found) => Err(OpenError::NewerFormat { path: path.to_owned(), found, supported }),
         None => Err(OpenError::Foreign {
             path: path.to_owned(),
             found: format!("a file `{FORMAT_FILE}` of something else"),

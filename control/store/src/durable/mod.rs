@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::command::{ClusterId, Command, Effect};
 use crate::layer::Layer;
+use crate::level::Level;
 use crate::machine::{Answer, Home, Position};
 use crate::read::Reader;
 use crate::snapshot;
@@ -90,6 +91,8 @@ pub struct Standing {
     pub compacted: u64,
     /// The cluster, once one reigned.
     pub cluster: ClusterId,
+    /// What the group has agreed to use.
+    pub level: Level,
     /// The entry that the membership came with.
     pub membership_at: LogId,
     /// The membership, in the form of who orders the commands; empty where there is none yet.
@@ -104,6 +107,7 @@ impl Standing {
             reserved: position.reserved,
             compacted: position.compacted,
             cluster: position.order.cluster,
+            level: position.level,
             membership_at: position.order.membership_at,
             membership: position.order.membership.clone(),
         }
@@ -240,7 +244,7 @@ impl Machine {
         match self.apply_locked(id, command) {
             Ok(applied) => {
                 shared.core.state.write().position.applied = id;
-                if matches!(command, Command::Volatile { .. } | Command::Forgotten) {
+                if command.placeholder().is_some() {
                     shared.passed.fetch_add(command.weight(), Ordering::Relaxed);
                 }
                 shared.freeze_if_full();
@@ -274,11 +278,46 @@ impl Machine {
             }
             Command::Volatile { effects } => Applied::Revision(core.apply_effects(effects)?),
             Command::Forgotten => Applied::Revision(core.apply_forgotten()),
+            Command::VolatileBatch { transactions } => {
+                let mut last = core.state.read().position.revision;
+                for effects in transactions {
+                    last = core.apply_effects(effects)?;
+                }
+                Applied::Revision(last)
+            }
+            Command::ForgottenBatch { revisions } => {
+                let mut last = core.state.read().position.revision;
+                for _ in 0..*revisions {
+                    last = core.apply_forgotten();
+                }
+                Applied::Revision(last)
+            }
+            Command::Level { level } => {
+                self.raise(Level::of_number(*level))?;
+                Applied::Nothing
+            }
             Command::Reign { cluster, skip } => {
                 let again = id.index <= self.replayed.index;
                 Applied::Revision(core.reign(*cluster, *skip, again))
             }
         })
+    }
+
+    /// The group is at a level from here on. The directory says so at once, so that no older
+    /// program takes it for one that it understands; where its device is full, the next checkpoint
+    /// sees to it, as nothing of that level is in the tables before.
+    fn raise(&self, level: Level) -> Result<(), StorageError> {
+        let shared = &self.shared;
+        if level > shared.config.level {
+            let why =
+                format!("the group is at level {level}, and this member knows {} only", shared.config.level);
+            return Err(StorageError::Invalid { why });
+        }
+        shared.core.raise(level);
+        if let Err(error) = shared.dir.mark(level) {
+            tracing::debug!(%error, "the data directory says later that it is of a new format");
+        }
+        Ok(())
     }
 
     /// Waits until the overlay has room. Refuses where that will not be soon.

@@ -23,12 +23,12 @@ pub(super) fn open(config: DurableConfig) -> Result<Opened, OpenError> {
     if let Some(why) = config.problem() {
         return Err(OpenError::Config { why });
     }
-    let dir = DataDir::take(&config.dir, &config.keys)?;
+    let dir = DataDir::take(&config.dir, &config.keys, config.level)?;
     open_in(dir, config)
 }
 
 /// Opens the machine in a directory that is taken already.
-pub(super) fn open_in(mut dir: DataDir, config: DurableConfig) -> Result<Opened, OpenError> {
+pub(super) fn open_in(dir: DataDir, config: DurableConfig) -> Result<Opened, OpenError> {
     let codec = Arc::new(codec(&dir, &config)?);
     let disks = (Disk::new(config.faults.clone()), Disk::new(config.faults.clone()));
     let tables = open_tables(&dir, &config, &disks.1)?;
@@ -38,7 +38,7 @@ pub(super) fn open_in(mut dir: DataDir, config: DurableConfig) -> Result<Opened,
             .map_err(|error| OpenError::wal(dir.kept_snapshot(), error))?;
     let core = core(&dir, &config, codec, &tables)?;
     // Only now is anything written, and a program of an older format would not understand it.
-    dir.mark()?;
+    dir.mark(position.level).map_err(|error| OpenError::io(dir.path(), error))?;
     for leftover in [dir.restored(), dir.received()] {
         // What a restore or a transfer that did not come to its end left.
         let _ = std::fs::remove_file(leftover);

@@ -13,6 +13,7 @@ use super::{Machine, OpenError, Opened, open};
 use crate::codec::Codec;
 use crate::command::ClusterId;
 use crate::disk::{Disk, sync_dir};
+use crate::level::Level;
 use crate::machine::Position;
 use crate::record::Record;
 use crate::snapshot::{Header, Reader};
@@ -160,7 +161,7 @@ impl Machine {
             return Err(OpenError::Config { why });
         }
         let refuse = |source| OpenError::Snapshot { path: name.to_owned(), source };
-        let dir = DataDir::take(&config.dir, &config.keys)?;
+        let dir = DataDir::take(&config.dir, &config.keys, config.level)?;
         let codec = Arc::new(open::codec(&dir, &config)?);
         let disk = Disk::new(config.faults.clone());
         let volatile = config.volatile_prefixes.clone();
@@ -176,7 +177,7 @@ impl Machine {
 /// Puts the new tables in place. A crash on the way leaves a directory that says that its tables
 /// are missing, with everything that it had set aside.
 fn replace(
-    mut dir: DataDir,
+    dir: DataDir,
     config: DurableConfig,
     mut tables: Tables,
     snapshot: &Header,
@@ -193,7 +194,7 @@ fn replace(
     drop(tables);
     if dir.is_fresh() {
         dir.clear_unfinished()?;
-        dir.mark()?;
+        dir.mark(Level::OLDEST).map_err(unusable)?;
     } else {
         dir.set_aside().map_err(unusable)?;
     }

@@ -251,6 +251,12 @@ impl Shared {
             Ok(Settled::No) => return,
             Err(error) => return self.fail(&format!("the log cannot be written: {}", chain(&error))),
         }
+        // The tables never hold what an older program would take for something that it knows.
+        match self.settle(|| self.dir.mark(frozen.position.level).map_err(StorageError::Io)) {
+            Ok(Settled::Yes) => {}
+            Ok(Settled::No) => return,
+            Err(error) => return self.fail(&format!("a checkpoint failed: {}", chain(&error))),
+        }
         let mut tables = self.tables.lock();
         let Some(tables) = &mut *tables else { return };
         let current = self.core.state.read().frozen.clone();

@@ -19,6 +19,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTran
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Create, Disk, is_no_space};
+use crate::level::Level;
 use crate::machine::{Frozen, Position};
 use crate::record::Record;
 use crate::storage::StorageError;
@@ -31,6 +32,8 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const STATE: &str = "state";
 /// What those who order the commands keep; directories of 0.1.0 have none.
 const ORDER: &str = "order";
+/// The group's level; none is the oldest.
+const LEVEL: &str = "level";
 
 /// Files up to this size are verified whole when they are opened (about 30 ms at most).
 const VERIFY_BYTES: u64 = 64 << 20;
@@ -247,6 +250,10 @@ impl Tables {
             let mut table = txn.open_table(META).map_err(failed)?;
             table.insert(STATE, &*bytes).map_err(failed)?;
             table.insert(ORDER, &*order).map_err(failed)?;
+            if meta.position.level > Level::OLDEST {
+                let number = meta.position.level.number().to_le_bytes();
+                table.insert(LEVEL, number.as_slice()).map_err(failed)?;
+            }
         }
         txn.commit().map_err(failed)?;
         self.meta = meta;
@@ -306,6 +313,11 @@ fn read_meta(db: &Database) -> Result<Meta, TablesError> {
         let mut meta: Meta = postcard::from_bytes(bytes.value()).map_err(corrupted)?;
         if let Some(order) = ReadableTable::get(&table, ORDER)? {
             meta.position.order = postcard::from_bytes(order.value()).map_err(corrupted)?;
+        }
+        if let Some(level) = ReadableTable::get(&table, LEVEL)? {
+            let number = level.value().try_into().map(u16::from_le_bytes);
+            let number = number.map_err(|_| redb::Error::Corrupted("its level is no number".into()))?;
+            meta.position.level = Level::of_number(number);
         }
         Ok(meta)
     };
