@@ -32,6 +32,12 @@ pub struct MemberState {
     pub reachable: Option<bool>,
     /// How many entries of the log it lacks, where that is known.
     pub lag: Option<u64>,
+    /// The newest level that it understands, where that is known; not told before 0.3.
+    #[serde(default)]
+    pub level: Option<u16>,
+    /// The level that the group is at; not told before 0.3.
+    #[serde(default)]
+    pub group_level: Option<u16>,
 }
 
 /// Why the group did not change.
@@ -43,6 +49,9 @@ pub enum MembershipError {
     /// The change would harm the group, or another one is under way.
     #[error("{0}")]
     Refused(String),
+    /// The machine does not understand what the group uses.
+    #[error("{0}")]
+    TooOld(String),
     /// There is no leader now, or it cannot be reached.
     #[error("the members cannot agree now: {0}")]
     Unavailable(String),

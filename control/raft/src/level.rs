@@ -183,16 +183,18 @@ async fn look(core: &Core, said: &mut Option<String>) {
 /// Refuses a machine that wants to become a member and is too old for the group.
 ///
 /// # Errors
-/// [`MembershipError::Invalid`]. One that does not answer is let pass: it will not catch up.
+/// [`MembershipError::TooOld`]. One that does not answer is let pass: it will not catch up.
 pub(crate) async fn check_newcomer(core: &Core, member: &Member) -> Result<(), MembershipError> {
     let group = core.level();
     if group == Level::OLDEST {
         return Ok(());
     }
     match ask(core, member).await {
-        Some(level) if level < group => {
-            Err(MembershipError::Invalid { why: too_old(&member.name, level, group) })
-        }
+        Some(level) if level < group => Err(MembershipError::TooOld {
+            name: member.name.clone(),
+            understands: level.number(),
+            group: group.number(),
+        }),
         _ => Ok(()),
     }
 }

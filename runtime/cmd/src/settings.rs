@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Taint;
+use sampan_store::Level;
+use sampan_transport::ProtocolRange;
 
 use crate::args::{AgentArgs, ClusterArgs, JoinArgs, NodeArgs, ServerArgs, SnapshotTargetArgs};
 use crate::data_dir;
@@ -34,6 +36,15 @@ pub(crate) struct NodeSettings {
     pub(crate) taints: Vec<Taint>,
     pub(crate) max_pods: u32,
     pub(crate) log_level: String,
+    /// The newest level of the cluster that this machine takes part in.
+    pub(crate) level: Level,
+}
+
+impl NodeSettings {
+    /// The protocols that it speaks with other machines: they have the levels' numbers.
+    pub(crate) fn protocols(&self) -> ProtocolRange {
+        ProtocolRange::upto(self.level.number().into())
+    }
 }
 
 impl NodeSettings {
@@ -47,6 +58,7 @@ impl NodeSettings {
             taints: taints(&args.node_taint)?,
             max_pods: args.max_pods,
             log_level: args.log_level.unwrap_or_else(|| level.to_owned()),
+            level: args.emulated_version.unwrap_or(Level::NEWEST),
         })
     }
 

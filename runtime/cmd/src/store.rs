@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use sampan_store::{DurableConfig, Machine, Revision};
+use sampan_store::{DurableConfig, Level, Machine, Revision};
 use tokio::io::AsyncRead;
 
 use crate::error::{CommandError, Doing};
@@ -44,6 +44,16 @@ pub(crate) async fn rebuild(
     Ok(revision)
 }
 
+/// How to open a directory of a cluster at `found`, where this process takes part up to `known`.
+fn newer_format(found: Level, known: Level) -> String {
+    if known < Level::NEWEST && found <= Level::NEWEST {
+        return format!(
+            "its cluster went on to level {found}, and there is no way back: leave out --emulated-version"
+        );
+    }
+    "use the newer sampan that wrote it".to_owned()
+}
+
 /// Says in one line why the store cannot be opened, and how to mend it.
 pub(crate) fn explain(error: sampan_raft::OpenError, data_dir: &Path) -> CommandError {
     use sampan_store::OpenError as Store;
@@ -62,8 +72,8 @@ pub(crate) fn explain(error: sampan_raft::OpenError, data_dir: &Path) -> Command
         sampan_raft::OpenError::Store(Store::Locked { .. }) => {
             "stop it, or name another directory with --data-dir".to_owned()
         }
-        sampan_raft::OpenError::Store(Store::NewerFormat { .. }) => {
-            "use the newer sampan that wrote it".to_owned()
+        sampan_raft::OpenError::Store(Store::NewerFormat { found, supported, .. }) => {
+            newer_format(Level::of_format(*found), Level::of_format(*supported))
         }
         sampan_raft::OpenError::Store(Store::NoSpace { .. }) => "make room on the disk".to_owned(),
         _ => "name another directory with --data-dir".to_owned(),

@@ -177,6 +177,8 @@ fn status(error: MembershipError) -> Status {
     match error {
         MembershipError::NotFound(_) => Status::failure(404, "NotFound", message),
         MembershipError::Refused(_) => Status::failure(409, "Conflict", message),
+        // Asking again is of no use until it is upgraded.
+        MembershipError::TooOld(_) => Status::failure(403, "Forbidden", message),
         MembershipError::Unavailable(_) => Status::unavailable(message),
     }
 }

@@ -73,7 +73,15 @@ impl Membership for FakeMembers {
 }
 
 fn state(member: Member, voter: bool) -> MemberState {
-    MemberState { member, voter, leader: voter, reachable: Some(true), lag: Some(0) }
+    MemberState {
+        member,
+        voter,
+        leader: voter,
+        reachable: Some(true),
+        lag: Some(0),
+        level: Some(1),
+        group_level: Some(1),
+    }
 }
 
 pub(crate) struct Cluster {

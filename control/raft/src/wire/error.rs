@@ -1,6 +1,6 @@
 //! Errors as they travel: each is something that the other side acts on differently.
 
-use sampan_store::{Revision, StorageError};
+use sampan_store::{Level, Revision, StorageError};
 use serde::{Deserialize, Serialize};
 
 /// Why a member does not answer a stream at all.
@@ -186,6 +186,16 @@ pub enum MembershipError {
     Unavailable {
         /// What happened.
         why: String,
+    },
+    /// The machine does not understand what the group uses. Said by groups beyond the first level only.
+    #[error("{}", crate::level::too_old(name, Level::of_number(*understands), Level::of_number(*group)))]
+    TooOld {
+        /// Who.
+        name: String,
+        /// The newest level that it understands.
+        understands: u16,
+        /// The group's level.
+        group: u16,
     },
 }
 

@@ -182,7 +182,8 @@ fn the_bytes_of_openings_and_errors_are_pinned() {
         (MembershipError::NotCaughtUp { name: why.clone(), lag: why.clone() }, "0401770177"),
         (MembershipError::NotVoter { name: why.clone() }, "050177"),
         (MembershipError::Invalid { why: why.clone() }, "060177"),
-        (MembershipError::Unavailable { why }, "070177"),
+        (MembershipError::Unavailable { why: why.clone() }, "070177"),
+        (MembershipError::TooOld { name: why, understands: 1, group: 2 }, "0801770102"),
     ];
     for (error, expected) in errors {
         assert_eq!(hex(&encode(&error).unwrap()), expected, "{error:?}");

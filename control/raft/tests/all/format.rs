@@ -3,13 +3,16 @@
 use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use sampan_store::{DurableConfig, RangeRequest, Revision, Storage, StorageError};
+use sampan_raft::{Member, NoPeers, RaftConfig, RaftStore, Start};
+use sampan_store::{DurableConfig, Level, RangeRequest, Revision, Storage, StorageError};
 
 use crate::support::{all, bytes, get, open, put, small};
 
-fn released() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../store/tests/data/format-1")
+fn released(format: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../store/tests/data").join(format)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -61,7 +64,7 @@ async fn content(store: &dyn Storage) -> String {
 #[tokio::test]
 async fn a_directory_of_0_1_0_opens_with_what_it_held_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    copy(&released(), dir.path());
+    copy(&released("format-1"), dir.path());
     let expected = std::fs::read_to_string(dir.path().join("expected.txt")).unwrap();
     let (counters, expected) = expected.split_once('\n').unwrap();
     let numbers: Vec<u64> = counters.split(' ').filter_map(|word| word.parse().ok()).collect();
@@ -84,9 +87,95 @@ async fn a_directory_of_0_1_0_opens_with_what_it_held_and_goes_on() {
     let store = open(&config).await;
     assert_eq!(store.cluster_id(), cluster);
     assert_eq!(content(&store).await, before);
+    // Alone as it is, the group goes on at once.
+    while store.level() != Level::NEWEST {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     store.close().await.unwrap();
-    assert_eq!(std::fs::read_to_string(dir.path().join("data/format")).unwrap(), "sampan-store 2\n");
+    assert_eq!(format_of(dir.path()), "sampan-store 3\n");
     let store = open(&config).await;
     assert_eq!(content(&store).await, before);
     assert_eq!(get(&store, "/registry/secrets/default/new").await.unwrap().value, "1");
+}
+
+/// How `sampan` sets up the store of the group whose directory of 0.2 is kept.
+fn config_of_group(dir: &Path) -> DurableConfig {
+    let mut config = DurableConfig::new(dir.join("data"));
+    config.keys = dir.join("seal.keys");
+    config.sealed_prefixes = vec!["/registry/core/secrets/".into()];
+    config.volatile_prefixes = vec!["/registry/core/events/".into(), "/sampan/renewals/".into()];
+    config
+}
+
+/// The group's only member, as its directory knows it.
+fn founder(id: &str) -> Member {
+    let id = u64::from_str_radix(id, 16).unwrap();
+    Member { id, name: "s1".into(), addresses: vec!["127.0.0.1:17446".into()], ..Member::default() }
+}
+
+async fn open_group(config: &DurableConfig, member: &Member, level: Level) -> Arc<RaftStore> {
+    let mut config = config.clone();
+    config.level = level;
+    RaftStore::open(RaftConfig::new(config, member.clone()), Start::Join, Arc::new(NoPeers)).await.unwrap()
+}
+
+/// The same as [`content`], with the leases that keys are attached to.
+async fn content_with_leases(store: &dyn Storage) -> String {
+    let mut text = String::new();
+    for kv in all(store).await {
+        let key = std::str::from_utf8(&kv.key).unwrap();
+        let (created, changed, version) = (kv.create_revision, kv.mod_revision, kv.version);
+        let value: String = kv.value.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(text, "{key} {created} {changed} {version} {} {value}", kv.lease.0).unwrap();
+    }
+    text
+}
+
+fn format_of(dir: &Path) -> String {
+    std::fs::read_to_string(dir.join("data/format")).unwrap()
+}
+
+#[tokio::test]
+async fn a_directory_of_a_group_of_0_2_opens_with_what_it_held_stays_one_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&released("format-2"), dir.path());
+    // The rest of the segment, which is but zeros, is not kept.
+    let segment = std::fs::File::options().write(true).open(dir.path().join("data/wal/0000000000000001.wal"));
+    segment.unwrap().set_len(4 << 20).unwrap();
+    let expected = std::fs::read_to_string(dir.path().join("expected.txt")).unwrap();
+    let (counters, expected) = expected.split_once('\n').unwrap();
+    let words: Vec<&str> = counters.split(' ').collect();
+    let ["revision", revision, "compacted", compacted, "cluster", cluster, "member", id] = words[..] else {
+        panic!("{counters}")
+    };
+    let (config, member) = (config_of_group(dir.path()), founder(id));
+
+    // As the version that wrote it: any number of times, and it stays what it was.
+    for _ in 0..2 {
+        let store = open_group(&config, &member, Level::OLDEST).await;
+        assert_eq!(content_with_leases(&*store).await, expected);
+        assert!(store.revision().0 >= revision.parse().unwrap(), "revisions never go back");
+        assert_eq!(store.stats().compacted.to_string(), compacted);
+        assert_eq!(store.cluster_id().to_string(), cluster);
+        let members = store.members();
+        let [only] = &members[..] else { panic!("{members:?}") };
+        assert!(only.voter && only.leader);
+        let known = &only.member;
+        assert_eq!((known.id, &known.name, &known.addresses), (member.id, &member.name, &member.addresses));
+        assert_eq!(known.key[..8], member.id.to_be_bytes(), "its id is that of its key");
+        assert_eq!(store.level(), Level::OLDEST);
+        store.close().await.unwrap();
+        assert_eq!(format_of(dir.path()), "sampan-store 2\n");
+    }
+
+    let store = open_group(&config, &member, Level::NEWEST).await;
+    while store.level() != Level::NEWEST {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(content_with_leases(&*store).await, expected);
+    store.close().await.unwrap();
+    assert_eq!(format_of(dir.path()), "sampan-store 3\n");
+    let store = open_group(&config, &member, Level::NEWEST).await;
+    assert_eq!((store.level(), store.cluster_id().to_string()), (Level::NEWEST, cluster.to_owned()));
+    assert_eq!(content_with_leases(&*store).await, expected);
 }

@@ -131,7 +131,7 @@ async fn a_machine_that_is_too_old_is_not_taken_in() {
     let late = cluster.add().await;
     let record = cluster.nodes[late].member.clone();
     let error = cluster.store(0).add_learner(record.clone()).await.unwrap_err();
-    assert!(matches!(error, MembershipError::Invalid { .. }), "{error:?}");
+    assert!(matches!(error, MembershipError::TooOld { .. }), "{error:?}");
     let why = error.to_string();
     assert!(
         why.contains("s2 is too old") && why.contains("level 1 (0.2)") && why.contains("at level 2 (0.3)"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ipnet::Ipv4Net;
+use sampan_store::Level;
 
 use super::{DataDirArgs, SnapshotTargetArgs};
 
@@ -36,6 +37,10 @@ pub(crate) struct NodeArgs {
     /// [default: warn for dev, else info]
     #[arg(long, env = "SAMPAN_LOG", value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
+    /// Use nothing that came after this version, so that it can be gone back to: 0.2 or 0.3
+    /// [default: what all machines understand]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) emulated_version: Option<Level>,
 }
 
 /// A cluster on this machine.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use jiff::Timestamp;
 use sampan_join::{AdminClient, JoinError, MemberState, NewToken, RotationStatus, TokenInfo, TokenRole};
+use sampan_store::Level;
 
 use crate::args::{CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, TokenArgs, TokenCommand};
 use crate::data_dir;
@@ -99,8 +100,8 @@ pub(super) fn member(args: MemberArgs) -> Result<ExitCode, CommandError> {
 
 fn members(members: &[MemberState]) -> String {
     let mut text = format!(
-        "{:<18} {:<24} {:<15} {:<10} {:<8} {}\n",
-        "ID", "NAME", "ROLE", "REACHABLE", "LAG", "ADDRESS"
+        "{:<18} {:<24} {:<15} {:<10} {:<8} {:<12} {}\n",
+        "ID", "NAME", "ROLE", "REACHABLE", "LAG", "LEVEL", "ADDRESS"
     );
     for state in members {
         let role = match (state.voter, state.leader) {
@@ -118,11 +119,35 @@ fn members(members: &[MemberState]) -> String {
         let addresses = state.member.addresses.join(",");
         let _ = writeln!(
             text,
-            "{id:<18} {:<24} {role:<15} {reachable:<10} {lag:<8} {addresses}",
-            state.member.name
+            "{id:<18} {:<24} {role:<15} {reachable:<10} {lag:<8} {:<12} {addresses}",
+            state.member.name,
+            understood(state)
         );
     }
+    text.push_str(&group_level(members));
     text
+}
+
+/// The newest level that a member understands.
+fn understood(state: &MemberState) -> String {
+    match (state.level, state.group_level) {
+        (Some(level), Some(group)) if level < group => format!("{level}, too old"),
+        (Some(level), _) => level.to_string(),
+        (None, _) => "-".to_owned(),
+    }
+}
+
+/// The level that the group is at, and what keeps it there.
+fn group_level(members: &[MemberState]) -> String {
+    let Some(group) = members.iter().find_map(|state| state.group_level) else { return String::new() };
+    let at = format!("The cluster is at level {}", Level::of_number(group));
+    match members.iter().filter_map(|state| state.level).max() {
+        Some(newest) if newest > group => {
+            let newest = Level::of_number(newest);
+            format!("{at}; it goes to level {newest} once every server understands that.\n")
+        }
+        _ => format!("{at}.\n"),
+    }
 }
 
 pub(super) fn certificate(args: CertificateArgs) -> Result<ExitCode, CommandError> {
@@ -141,4 +166,42 @@ fn rotation(status: &RotationStatus) -> String {
         let _ = writeln!(text, "{fingerprint}  {what}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_listed_with_what_they_understand() {
+        let state = |name: &str, level, group_level| MemberState {
+            member: sampan_join::Member {
+                id: 1,
+                name: name.to_owned(),
+                addresses: vec!["h:1".to_owned()],
+                key: sampan_join::KeyId([1; 32]),
+            },
+            voter: true,
+            leader: false,
+            reachable: None,
+            lag: None,
+            level,
+            group_level,
+        };
+        let text =
+            members(&[state("a", Some(2), Some(1)), state("b", None, Some(1)), state("c", Some(1), Some(1))]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].contains(" 2 ") && lines[2].ends_with("-            h:1"), "{text}");
+        assert_eq!(
+            lines[4],
+            "The cluster is at level 1 (0.2); it goes to level 2 (0.3) once every server understands that."
+        );
+        let text = members(&[state("a", Some(2), Some(2)), state("b", Some(1), Some(2))]);
+        assert!(
+            text.contains(" 1, too old ") && text.ends_with("The cluster is at level 2 (0.3).\n"),
+            "{text}"
+        );
+        // A server from before there were levels tells nothing of them.
+        assert_eq!(members(&[state("a", None, None)]).lines().count(), 2);
+    }
 }

@@ -193,12 +193,13 @@ impl Machine {
         } else {
             SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)
         };
-        let config = EndpointConfig::new(
+        let mut config = EndpointConfig::new(
             any,
             identity.clone(),
             machine::reset_key(data_dir)?,
             Arc::clone(&clock) as Arc<dyn Clock>,
         );
+        config.protocols = settings.node.protocols();
         let endpoint = Endpoint::bind_dialler(config).doing(|| format!("cannot send from {any} (UDP)"))?;
         let mut servers: Vec<String> =
             addresses(joined).map(|address| format!("https://{address}")).collect();

@@ -182,6 +182,7 @@ struct Opening<'a> {
 impl Opening<'_> {
     fn config(&self, key: KeyId, sealing_keys: Option<PathBuf>) -> RaftConfig {
         let mut store = store::config(&self.settings.node.data_dir);
+        store.level = self.settings.node.level;
         if let Some(keys) = sealing_keys {
             store.keys = keys;
         }
@@ -272,12 +273,13 @@ impl Opening<'_> {
         let identity = machine::identity(&joined, MachineRole::Server)?;
         let clock = machine::clock(data_dir)?;
         let listen = std::net::SocketAddr::new(self.settings.bind_address, self.port);
-        let config = EndpointConfig::new(
+        let mut config = EndpointConfig::new(
             listen,
             identity.clone(),
             machine::reset_key(data_dir)?,
             Arc::clone(&clock) as Arc<dyn Clock>,
         );
+        config.protocols = self.settings.node.protocols();
         let endpoint = Endpoint::bind(config).doing(|| {
             format!("cannot listen on {listen} (UDP); choose another port with --https-listen-port")
         })?;

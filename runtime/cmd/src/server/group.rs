@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use sampan_agent::{ServerInfo, Servers, ServersView};
 use sampan_join::{KeyId, Member, MemberState, Membership, MembershipError};
 use sampan_raft::{MemberId, RaftStore};
+use sampan_store::Level;
 use sampan_transport::{Purpose, Stream, TransportError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -39,12 +40,13 @@ pub(super) struct Group(pub(super) Arc<RaftStore>);
 #[async_trait]
 impl Membership for Group {
     async fn list(&self) -> Result<Vec<MemberState>, MembershipError> {
+        let (standings, levels) = tokio::join!(self.0.standings(), self.0.levels());
         // Without a leader there is still something to tell.
-        let members = match self.0.standings().await {
-            Ok(standings) => standings,
-            Err(_) => self.0.members(),
-        };
+        let members = standings.unwrap_or_else(|_| self.0.members());
+        let understands = |id: u64| levels.members.iter().find(|(member, _)| *member == id)?.1;
         let state = |standing: sampan_raft::MemberStatus| MemberState {
+            level: understands(standing.member.id).map(Level::number),
+            group_level: Some(levels.group.number()),
             member: Member {
                 id: standing.member.id,
                 name: standing.member.name,
@@ -92,6 +94,7 @@ fn refused(error: sampan_raft::MembershipError) -> MembershipError {
         error @ Raft::Unavailable { .. } => {
             MembershipError::Unavailable(sampan_client::informer::chain(&error))
         }
+        error @ Raft::TooOld { .. } => MembershipError::TooOld(sampan_client::informer::chain(&error)),
         error => MembershipError::Refused(sampan_client::informer::chain(&error)),
     }
 }

@@ -10,12 +10,12 @@ use serde_json::json;
 use crate::cluster::{PATIENCE, client_of, is_ready, restarts_of};
 use crate::machine::{Machine, first, three};
 
-fn joining(name: &str, server: &Machine) -> Machine {
+pub(crate) fn joining(name: &str, server: &Machine) -> Machine {
     let token = server.token("agent");
     Machine::agent(name, &["--node-ip", "127.0.0.1", "--server", &server.url(), "--token", &token])
 }
 
-async fn until<T, Fut: Future<Output = Option<T>>>(
+pub(crate) async fn until<T, Fut: Future<Output = Option<T>>>(
     what: &str,
     machine: &Machine,
     look: impl Fn() -> Fut,
@@ -30,7 +30,7 @@ async fn until<T, Fut: Future<Output = Option<T>>>(
     }
 }
 
-async fn node_ready(client: &kube::Client, agent: &Machine, wanted: &str) {
+pub(crate) async fn node_ready(client: &kube::Client, agent: &Machine, wanted: &str) {
     let nodes = Api::<Node>::all(client.clone());
     until("the node's condition", agent, || async {
         let node = nodes.get_opt(&agent.name).await.ok()??;
@@ -40,14 +40,14 @@ async fn node_ready(client: &kube::Client, agent: &Machine, wanted: &str) {
     .await;
 }
 
-async fn create(client: &kube::Client, agent: &Machine, manifest: serde_json::Value) {
+pub(crate) async fn create(client: &kube::Client, agent: &Machine, manifest: serde_json::Value) {
     let pods = Api::<Pod>::default_namespaced(client.clone());
     let pod: Pod = serde_json::from_value(manifest).unwrap();
     // The default service account may still be to come.
     until("the pod is taken", agent, || async { pods.create(&PostParams::default(), &pod).await.ok() }).await;
 }
 
-async fn ready(client: &kube::Client, agent: &Machine, name: &str) -> Pod {
+pub(crate) async fn ready(client: &kube::Client, agent: &Machine, name: &str) -> Pod {
     let pods = Api::<Pod>::default_namespaced(client.clone());
     until(name, agent, || async { pods.get_opt(name).await.ok().flatten().filter(is_ready) }).await
 }

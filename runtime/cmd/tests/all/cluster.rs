@@ -14,7 +14,12 @@ use tempfile::TempDir;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn sampan() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sampan"));
+    program(Path::new(env!("CARGO_BIN_EXE_sampan")))
+}
+
+/// A binary, with nothing of the environment that would change what it does.
+pub(crate) fn program(path: &Path) -> Command {
+    let mut command = Command::new(path);
     command.env_remove("RUST_LOG").env_remove("SAMPAN_DATA_DIR").env_remove("SAMPAN_CONFIG_FILE");
     command
 }

@@ -8,13 +8,26 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tempfile::TempDir;
 
-use crate::cluster::{PATIENCE, client_of, range, sampan};
+use crate::cluster::{PATIENCE, client_of, program, range, sampan};
+
+/// What a machine runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// The binary under test.
+    Present,
+    /// The same, as the version of this name.
+    Emulating(&'static str),
+    /// Another binary.
+    Other(PathBuf),
+}
 
 /// A machine that runs `sampan server` or `sampan agent`.
 pub(crate) struct Machine {
     pub(crate) name: String,
     directory: TempDir,
     arguments: Vec<String>,
+    /// What it runs from its next start on.
+    pub(crate) build: Build,
     /// Given again at each start once it is known, so that others find the server again.
     port: Option<u16>,
     process: Option<Child>,
@@ -39,6 +52,7 @@ impl Machine {
             name: name.to_owned(),
             directory: tempfile::tempdir().unwrap(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            build: Build::Present,
             port: None,
             process: None,
         }
@@ -67,13 +81,24 @@ impl Machine {
     }
 
     fn command(&self) -> std::process::Command {
-        let mut command = sampan();
+        let mut command = self.program();
         command.args(&self.arguments).args(["--node-name", &self.name, "--data-dir"]).arg(self.data_dir());
         if self.is_server() {
             let port = self.port.unwrap_or(0).to_string();
             command.args(["--https-listen-port", &port, "--write-kubeconfig"]).arg(self.kubeconfig());
         }
+        if let Build::Emulating(version) = &self.build {
+            command.args(["--emulated-version", version]);
+        }
         command
+    }
+
+    /// The binary that it runs, with nothing of the environment that would change what it does.
+    fn program(&self) -> std::process::Command {
+        match &self.build {
+            Build::Other(path) => program(path),
+            Build::Present | Build::Emulating(_) => sampan(),
+        }
     }
 
     /// Starts the process, without waiting for anything.
@@ -140,7 +165,7 @@ impl Machine {
 
     /// `sampan ARGUMENTS --data-dir` of this machine.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        sampan().args(arguments).arg("--data-dir").arg(self.data_dir()).output().unwrap()
+        self.program().args(arguments).arg("--data-dir").arg(self.data_dir()).output().unwrap()
     }
 
     /// The same; it must succeed. Its standard output.
@@ -188,10 +213,16 @@ impl Drop for Machine {
 
 /// A first server, ready for others to join.
 pub(crate) async fn first(arguments: &[&str]) -> Machine {
+    first_of(Build::Present, arguments).await
+}
+
+/// The same, of some build.
+pub(crate) async fn first_of(build: Build, arguments: &[&str]) -> Machine {
     let cidr = range();
     let mut all = vec!["--cluster-init", "--cluster-cidr", &cidr];
     all.extend(arguments);
     let mut server = Machine::server("s1", &all);
+    server.build = build;
     server.start().await;
     server
 }
@@ -199,13 +230,19 @@ pub(crate) async fn first(arguments: &[&str]) -> Machine {
 /// A server that joins another, ready.
 pub(crate) async fn joined(name: &str, first: &Machine) -> Machine {
     let mut server = Machine::server(name, &["--server", &first.url(), "--token", &first.token("server")]);
+    server.build = first.build.clone();
     server.start().await;
     server
 }
 
 /// Three servers, all with a vote.
 pub(crate) async fn three() -> [Machine; 3] {
-    let first = first(&[]).await;
+    three_of(Build::Present).await
+}
+
+/// The same, of some build.
+pub(crate) async fn three_of(build: Build) -> [Machine; 3] {
+    let first = first_of(build, &[]).await;
     let second = joined("s2", &first).await;
     let third = joined("s3", &first).await;
     wait_for_voters(&first, 3).await;

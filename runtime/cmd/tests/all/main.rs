@@ -19,3 +19,4 @@ mod pods;
 mod restart;
 mod servers;
 mod snapshots;
+mod upgrade;
