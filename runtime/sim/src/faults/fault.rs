@@ -64,6 +64,15 @@ impl Fault {
         )
     }
 
+    /// Whether it takes effect at once, not only when the program that does it has been started and
+    /// has ended.
+    pub(crate) fn is_sudden(self) -> bool {
+        matches!(
+            self,
+            Self::KillLeader | Self::KillFollower | Self::KillAll | Self::StopLeader | Self::FreezeLeader
+        )
+    }
+
     /// How long it lasts.
     pub(crate) fn lasts(self) -> Duration {
         match self {

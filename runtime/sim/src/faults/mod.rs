@@ -208,8 +208,11 @@ async fn one(
     let leader = leader(cluster).await?;
     let at = fault.strikes(leader, SERVERS, round);
     let before = acknowledged.count();
-    let begin = Instant::now();
+    let mut begin = Instant::now();
     fault::inject(fault, at, &mut cluster.servers, &cluster.lab, round)?;
+    if !fault.is_sudden() {
+        begin = Instant::now();
+    }
     if fault == Fault::Move {
         renew_client(cluster, at).await?;
     }
