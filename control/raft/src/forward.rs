@@ -2,46 +2,48 @@
 //!
 //! One stream to the leader carries any number of requests at once. A request that the leader
 //! certainly did not accept is sent again, to the next leader; a write whose answer was lost is
-//! not: the caller learns that its outcome is unknown. After a write, the member answers once it
-//! has applied that revision itself, so that its client reads what it wrote.
+//! not: the caller learns that its outcome is unknown. So a write is not sent to a leader that has
+//! fallen silent: it waits for the next one, as long as an election may take. After a write, the
+//! member answers once it has applied that revision itself, so that its client reads what it wrote.
 
-use std::collections::BTreeMap;
+mod heard;
+mod lane;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use parking_lot::Mutex;
 use sampan_store::{Revision, StorageError, Txn, TxnResponse};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::config::Timing;
 use crate::directory::Directory;
-use crate::peers::{Link, Outgoing, PeerError, Peers};
+use crate::peers::{PeerError, Peers};
 use crate::reads;
 use crate::store::{Core, LocalError};
 use crate::types::MemberId;
-use crate::wire::{Admin, Answer, Ask, Kind, MembershipError, Message, Refusal, Standing, WireError};
+use crate::wire::{Admin, Answer, Ask, Kind, MembershipError, Refusal, Standing, WireError};
+use heard::Heard;
+use lane::Lane;
 
 /// How long a request may take in all, a change of the leader included.
 pub(crate) const REQUEST_WITHIN: Duration = Duration::from_secs(7);
 /// How long a change of the group may take: a new member has to catch up.
 pub(crate) const ADMIN_WITHIN: Duration = Duration::from_secs(120);
-/// How long a leader that leads no more has to answer what it had got before.
+/// How long a leader that leads no more, but is there, has to answer what it had got before.
 const FORMER_LEADER_WITHIN: Duration = Duration::from_millis(500);
 /// How long to wait before the leader is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a stream to the leader may take to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(2);
-/// How many requests may wait to be written.
-const ROOM: usize = 256;
-
 /// The way to whoever leads.
 pub(crate) struct Forwarder {
     directory: Arc<Directory>,
     peers: Arc<dyn Peers>,
     lane: AsyncMutex<Option<Arc<Lane>>>,
+    /// When leaders were heard.
+    pub(crate) heard: Heard,
 }
 
 /// Why there is no answer.
@@ -56,7 +58,7 @@ enum Lost {
 impl Forwarder {
     /// Without any stream yet.
     pub(crate) fn new(directory: Arc<Directory>, peers: Arc<dyn Peers>) -> Self {
-        Self { directory, peers, lane: AsyncMutex::new(None) }
+        Self { directory, peers, lane: AsyncMutex::new(None), heard: Heard::default() }
     }
 
     /// The way to everybody.
@@ -66,7 +68,7 @@ impl Forwarder {
 
     /// Sends one request to `leader` and waits for its answer.
     async fn ask(&self, core: &Core, leader: MemberId, ask: Ask, deadline: Instant) -> Result<Answer, Lost> {
-        let lane = self.lane(leader, deadline).await?;
+        let lane = self.lane(core, leader, deadline).await?;
         let answer = lane.ask(core, ask, deadline).await;
         if matches!(answer, Err(Lost::Unknown(_))) {
             self.peers.suspect(leader);
@@ -75,8 +77,9 @@ impl Forwarder {
         answer
     }
 
-    /// The stream to `leader`: the one there is, or a new one.
-    async fn lane(&self, leader: MemberId, deadline: Instant) -> Result<Arc<Lane>, Lost> {
+    /// The stream to `leader`: the one there is, or a new one. It is given up when somebody else
+    /// leads, so that nobody waits for one that is gone.
+    async fn lane(&self, core: &Core, leader: MemberId, deadline: Instant) -> Result<Arc<Lane>, Lost> {
         let mut slot = self.lane.lock().await;
         if let Some(lane) = slot.as_ref().filter(|lane| lane.leader == leader && lane.is_alive()) {
             return Ok(Arc::clone(lane));
@@ -95,7 +98,12 @@ impl Forwarder {
             link.admitted().await?;
             Ok(link)
         });
-        let link = match opened.await {
+        let opened = tokio::select! {
+            biased;
+            opened = opened => opened,
+            () = overtaken(core, leader) => return Err(Lost::Unsent("the leader changed".into())),
+        };
+        let link = match opened {
             Ok(link) => link.map_err(|error| unsent(&error))?,
             Err(_) => {
                 self.peers.suspect(leader);
@@ -115,120 +123,29 @@ impl Forwarder {
     }
 }
 
-/// A stream to one leader.
-struct Lane {
-    leader: MemberId,
-    next: AtomicU64,
-    pending: Arc<Mutex<Pending>>,
-    requests: mpsc::Sender<Message>,
-    tasks: [JoinHandle<()>; 2],
-}
-
-/// Requests that have no answer yet; closed once the stream is over.
-#[derive(Default)]
-struct Pending {
-    waiting: BTreeMap<u64, oneshot::Sender<Answer>>,
-    over: bool,
-}
-
-impl Pending {
-    fn close(&mut self) {
-        self.over = true;
-        self.waiting.clear();
-    }
-}
-
-impl Lane {
-    fn start(link: Link) -> Self {
-        let Link { member, outgoing, mut incoming } = link;
-        let pending = Arc::new(Mutex::new(Pending::default()));
-        let (requests, queue) = mpsc::channel(ROOM);
-        let write = tokio::spawn(write(outgoing, queue, Arc::clone(&pending)));
-        let answers = Arc::clone(&pending);
-        let read = tokio::spawn(async move {
-            while let Ok(Some(Message::Answer { id, answer })) = incoming.next().await {
-                if let Some(waiter) = answers.lock().waiting.remove(&id) {
-                    // Whoever asked may have gone.
-                    let _ = waiter.send(answer);
-                }
-            }
-            answers.lock().close();
-        });
-        Self { leader: member, next: AtomicU64::new(0), pending, requests, tasks: [write, read] }
-    }
-
-    fn is_alive(&self) -> bool {
-        !self.pending.lock().over
-    }
-
-    async fn ask(&self, core: &Core, ask: Ask, deadline: Instant) -> Result<Answer, Lost> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, answer) = oneshot::channel();
-        {
-            let mut pending = self.pending.lock();
-            if pending.over {
-                return Err(Lost::Unsent("the stream to the leader broke".into()));
-            }
-            pending.waiting.insert(id, sender);
-        }
-        let _forget = Forget { lane: self, id };
-        match timeout_at(deadline, self.requests.send(Message::Ask { id, ask })).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(Lost::Unsent("the stream to the leader broke".into())),
-            Err(_) => return Err(Lost::Unsent("the leader takes nothing".into())),
-        }
-        tokio::select! {
-            biased;
-            answer = answer => answer.map_err(|_| Lost::Unknown("the stream to the leader broke".into())),
-            () = deposed(core, self.leader) => Err(Lost::Unknown("the leader changed".into())),
-            () = tokio::time::sleep_until(deadline) => Err(Lost::Unknown("the leader did not answer in time".into())),
-        }
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
-}
-
-/// An asker that goes away is not waited for.
-struct Forget<'a> {
-    lane: &'a Lane,
-    id: u64,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        self.lane.pending.lock().waiting.remove(&self.id);
-    }
-}
-
-async fn write(
-    mut outgoing: Box<dyn Outgoing>,
-    mut queue: mpsc::Receiver<Message>,
-    pending: Arc<Mutex<Pending>>,
-) {
-    let mut messages = Vec::new();
-    while queue.recv_many(&mut messages, ROOM).await > 0 {
-        if outgoing.send_all(std::mem::take(&mut messages)).await.is_err() {
-            break;
-        }
-    }
-    pending.lock().close();
-}
-
-/// Ends a while after somebody else than `leader` leads.
-async fn deposed(core: &Core, leader: MemberId) {
+/// Ends when somebody else than `leader` leads.
+async fn overtaken(core: &Core, leader: MemberId) {
     let mut metrics = core.raft.server_metrics();
     while metrics.borrow_watched().current_leader.is_none_or(|now| now == leader) {
         if metrics.changed().await.is_err() {
             break;
         }
     }
-    tokio::time::sleep(FORMER_LEADER_WITHIN).await;
+}
+
+/// Ends when `leader` leads no more and, where it is there still, has had the time to answer what
+/// it had got before.
+async fn deposed(core: &Core, leader: MemberId) {
+    overtaken(core, leader).await;
+    if !is_silent(core.timing, core.forward.heard.silence(leader)) {
+        tokio::time::sleep(FORMER_LEADER_WITHIN).await;
+    }
+}
+
+/// Whether a leader that was not heard for so long is likely to be gone: that is said before an
+/// election may begin.
+fn is_silent(timing: Timing, silence: Option<Duration>) -> bool {
+    silence.is_some_and(|silence| silence >= Duration::from_millis(timing.election_min))
 }
 
 /// Who leads, as this member knows.
@@ -239,11 +156,15 @@ pub(crate) fn leader(core: &Core) -> Option<MemberId> {
 /// Waits until somebody else leads than `not`, or a moment.
 pub(crate) async fn another_leader(core: &Core, not: Option<MemberId>, deadline: Instant) {
     let mut metrics = core.raft.server_metrics();
-    let pause = if leader(core) == not { PAUSE } else { Duration::from_millis(1) };
-    let until = deadline.min(Instant::now() + pause);
-    let _ = timeout_at(until, metrics.changed()).await;
+    let until = deadline.min(Instant::now() + PAUSE);
+    while metrics.borrow_watched().current_leader == not {
+        if !matches!(timeout_at(until, metrics.changed()).await, Ok(Ok(()))) {
+            tokio::time::sleep_until(until).await;
+            return;
+        }
+    }
     // A leader that answers "not leader" at once must not be asked in a busy loop.
-    tokio::time::sleep_until(until).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 /// Whether sending a request twice does no harm.
@@ -274,9 +195,14 @@ impl Search {
         Self { since: Instant::now(), hint: None, asked: 0 }
     }
 
+    /// Whether it is too early to look elsewhere: an election may be under way.
+    fn is_early(&self, timing: Timing) -> bool {
+        self.since.elapsed() < Duration::from_millis(2 * timing.election_max)
+    }
+
     /// Nobody while an election may be under way; then whom the last one named, or the next one.
     fn guess(&mut self, core: &Core) -> Option<MemberId> {
-        if self.since.elapsed() < Duration::from_millis(2 * core.timing.election_max) {
+        if self.is_early(core.timing) {
             return None;
         }
         self.hint.take().or_else(|| {
@@ -295,6 +221,11 @@ async fn ask_leader(core: &Core, ask: &Ask, deadline: Instant) -> Result<Outcome
         let leader = leader(core).or_else(|| search.guess(core));
         match leader {
             Some(leader) if leader == core.id => return Ok(Outcome::Here),
+            // If it is gone, nobody could say what became of the request.
+            Some(leader)
+                if !is_repeatable(ask)
+                    && search.is_early(core.timing)
+                    && is_silent(core.timing, core.forward.heard.silence(leader)) => {}
             Some(leader) => match core.forward.ask(core, leader, ask.clone(), deadline).await {
                 Ok(Answer::NotLeader { leader }) => {
                     search.hint = leader.filter(|hint| *hint != core.id);

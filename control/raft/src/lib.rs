@@ -20,6 +20,7 @@ mod reads;
 mod server;
 mod snapshot_stream;
 mod store;
+mod tick;
 mod types;
 mod volatile_batch;
 mod volatile_sync;

@@ -250,8 +250,14 @@ impl RaftNetworkV2<TypeConfig> for Client {
 }
 
 impl Client {
+    /// Asks for a vote. A connection from before the member was restarted breaks when it is used
+    /// first: an election must not be lost for that.
     async fn ask_vote(&self, question: Message, within: Duration) -> Result<VoteResponse<TypeConfig>, Rpc> {
-        match self.ends.call(question, within).await.map_err(rpc_error)? {
+        let answer = match self.ends.call(question.clone(), within).await {
+            Err(PeerError::Broken { .. }) => self.ends.call(question, within).await,
+            answer => answer,
+        };
+        match answer.map_err(rpc_error)? {
             Message::Voted(answer) => {
                 convert::raft_vote_answer(answer).map_err(|why| failed(self.ends.target, &why))
             }

@@ -76,7 +76,7 @@ impl RaftStore {
         message: Message,
     ) -> Result<Message, Refusal> {
         admit(&self.core, from, open)?;
-        call(&self.core, message).await.ok_or(Refusal::Malformed)
+        call(&self.core, from, message).await.ok_or(Refusal::Malformed)
     }
 }
 
@@ -129,7 +129,7 @@ async fn serve_link(core: &Arc<Core>, from: MemberId, open: &Open, mut link: Lin
 
 async fn one_call(core: &Arc<Core>, mut link: Link) -> Result<(), PeerError> {
     let message = link.expect(CALL_WITHIN).await?;
-    let answer = call(core, message).await;
+    let answer = call(core, link.member, message).await;
     let answer = answer.ok_or_else(|| PeerError::nonsense(link.member, "a call that is none"))?;
     link.send(answer, CALL_WITHIN).await?;
     link.outgoing.finish().await;
@@ -137,9 +137,12 @@ async fn one_call(core: &Arc<Core>, mut link: Link) -> Result<(), PeerError> {
 }
 
 /// Answers one message; `None` where it is not one that is answered so.
-async fn call(core: &Core, message: Message) -> Option<Message> {
+async fn call(core: &Core, from: MemberId, message: Message) -> Option<Message> {
     Some(match message {
-        Message::Append(append) => Message::Appended(append_once(core, append).await),
+        Message::Append(append) => {
+            core.forward.heard.note(from);
+            Message::Appended(append_once(core, append).await)
+        }
         Message::Vote(request) => {
             let answer = core.raft.vote(convert::raft_vote_request(&request)).await;
             Message::Voted(answer.map_or_else(
@@ -201,6 +204,7 @@ async fn appends(core: &Arc<Core>, link: Link) -> Result<(), PeerError> {
     let Link { member, mut outgoing, incoming } = link;
     let input = stream::unfold((incoming, Arc::clone(core)), move |(mut incoming, core)| async move {
         let append = next_append(&core, member, &mut incoming).await?;
+        core.forward.heard.note(member);
         Some((append, (incoming, core)))
     });
     let mut results = std::pin::pin!(core.raft.stream_append(input));

@@ -63,6 +63,12 @@ struct Args {
     /// How many faults real servers must survive
     #[arg(long, default_value_t = 200)]
     faults: usize,
+    /// Which faults; all of them where none is named
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<faults::Fault>,
+    /// Where the logs of servers under faults stay
+    #[arg(long)]
+    logs: Option<PathBuf>,
     /// Leave out the agent behind a NAT
     #[arg(long)]
     no_agent: bool,
@@ -121,7 +127,8 @@ async fn run(section: Section, args: &Args) -> Result<(), BenchError> {
         Section::Density => density::run(&args.sampan, &args.density).await,
         Section::Faults => {
             let (sampan, rounds, agent) = (args.sampan.clone(), args.faults, !args.no_agent);
-            faults::run(&faults::Options { sampan, rounds, agent }).await
+            let (only, logs) = (args.only.clone(), args.logs.clone());
+            faults::run(&faults::Options { sampan, rounds, only, logs, agent }).await
         }
         Section::Store => rivals::run(&args.rivals()).await,
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
-use sampan_store::{Background, DurableConfig, Machine, Opened};
+use sampan_store::{Background, DurableConfig, Level, Machine, Opened};
 
 use super::Log;
 use crate::directory::Directory;
@@ -36,7 +36,7 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, Guard> for Builder {
         let Opened { machine, wal, entries } = Machine::open(config).await.unwrap();
         let machine = Arc::new(machine);
         let log = Log::open(wal, entries, &machine).unwrap();
-        let directory = Directory::new(1, 0);
+        let directory = Directory::new(1, 0, Level::NEWEST);
         let state_machine = StateMachine::new(1, Arc::clone(&machine), log.clone(), directory);
         Ok((Guard { log: log.clone(), machine, _dir: dir }, log, state_machine))
     }

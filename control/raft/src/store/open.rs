@@ -27,6 +27,7 @@ use crate::network::Network;
 use crate::peers::Peers;
 use crate::reads::Reads;
 use crate::snapshot_stream::Inbox;
+use crate::tick;
 use crate::types::{Entry, Member, MemberId, from_wal, to_wal};
 use crate::volatile_batch::VolatileTurns;
 use crate::volatile_sync::{self, VolatileSync};
@@ -133,6 +134,7 @@ impl RaftStore {
         self.tasks.lock().extend([
             tokio::spawn(follow),
             tokio::spawn(reign::follow(Arc::clone(core))),
+            tokio::spawn(tick::follow(Arc::clone(core))),
             tokio::spawn(keeper::purge(Arc::clone(core))),
             tokio::spawn(keeper::forget(Arc::clone(core))),
             tokio::spawn(level::keep(Arc::clone(core))),

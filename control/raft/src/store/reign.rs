@@ -15,6 +15,9 @@ use crate::forward::REQUEST_WITHIN;
 use crate::types::MemberId;
 use crate::volatile_sync;
 
+/// How soon a beginning that was refused is tried again: a new leader may propose nothing before a
+/// quorum has answered it, which takes as long as a message.
+const SOON: Duration = Duration::from_millis(5);
 /// How often a beginning that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -81,8 +84,8 @@ pub(super) async fn follow(core: Arc<Core>) {
             if before.leader != leader || before.term != term {
                 core.leadership.send_replace(Leadership { leader, term, mine: false, full: false });
             }
-            if !begin(&core, term).await {
-                sleep(AGAIN).await;
+            if let Err(pause) = begin(&core, term).await {
+                sleep(pause).await;
                 continue;
             }
         }
@@ -92,20 +95,20 @@ pub(super) async fn follow(core: Arc<Core>) {
     }
 }
 
-/// Begins a reign; tells whether that came to an end, good or bad.
-async fn begin(core: &Arc<Core>, term: u64) -> bool {
+/// Begins a reign; an error is how long to wait before it is tried again.
+async fn begin(core: &Arc<Core>, term: u64) -> Result<(), Duration> {
     let cluster = match core.cluster() {
         known if !known.is_none() => known,
         _ => match ClusterId::generate() {
             Ok(cluster) => cluster,
             Err(error) => {
                 tracing::error!(%error, "the system gives no randomness");
-                return false;
+                return Err(AGAIN);
             }
         },
     };
     let skip = !core.machine.config().volatile_prefixes.is_empty();
-    let full = match core.write(Command::Reign { cluster, skip }).await {
+    let (full, pause) = match core.write(Command::Reign { cluster, skip }).await {
         Ok(_) => {
             volatile_sync::on_reign(core).await;
             let still = {
@@ -115,21 +118,22 @@ async fn begin(core: &Arc<Core>, term: u64) -> bool {
             };
             if !still {
                 // Somebody else brought it to its end; what follows says who.
-                return true;
+                return Ok(());
             }
             let leader = Some(core.id);
             core.leadership.send_replace(Leadership { leader, term, mine: true, full: false });
             tracing::info!(term, cluster = %core.cluster(), "this member leads");
-            return true;
+            return Ok(());
         }
-        // Somebody else leads by now, or soon.
-        Err(LocalError::NotLeader { .. } | LocalError::Unknown { .. }) => false,
-        Err(LocalError::Storage(StorageError::NoSpace)) => true,
+        // Somebody else leads by now, or soon; or nobody has answered this member yet.
+        Err(LocalError::NotLeader { .. }) => (false, SOON),
+        Err(LocalError::Unknown { .. }) => (false, AGAIN),
+        Err(LocalError::Storage(StorageError::NoSpace)) => (true, AGAIN),
         Err(LocalError::Storage(error)) => {
             tracing::debug!(%error, "a reign did not begin");
-            false
+            (false, AGAIN)
         }
     };
     core.leadership.send_if_modified(|now| std::mem::replace(&mut now.full, full) != full);
-    false
+    Err(pause)
 }

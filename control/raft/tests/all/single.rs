@@ -1,6 +1,7 @@
 //! One member: who it is, how it is made alone again, what it does without threads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sampan_raft::{Member, NoPeers, OpenError, RaftStore, Start};
 use sampan_store::conformance::{Store, run_all};
@@ -42,6 +43,22 @@ async fn one_that_is_alone_goes_on_under_another_name_and_keeps_its_cluster() {
     let error = joining.expect_err("it is of another group");
     assert!(matches!(error, OpenError::Foreign { found: 8, .. }), "{error:?}");
     assert!(!error.to_string().contains('\n'));
+}
+
+#[tokio::test]
+async fn one_that_is_alone_sleeps_while_nothing_is_asked_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&small(dir.path())).await;
+    put(&store, "/a", "1").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let before = metrics.worker_park_count(0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Ticks alone would be eighty.
+    let woken = metrics.worker_park_count(0) - before;
+    assert!(woken < 20, "woken {woken} times in a second");
+    put(&store, "/a", "2").await;
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use sampan_store::{Revision, Storage, WatchEvent, WatchRequest};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Cluster, SOON, eventually, get, get_local, put, put_surely};
+use crate::support::{Cluster, SOON, TIMING, eventually, get, get_local, put, put_surely};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_leader_is_followed_by_another_and_no_acknowledged_write_is_lost() {
@@ -94,6 +94,30 @@ async fn a_member_that_was_cut_off_does_not_depose_the_leader_when_it_is_back() 
     let now = *cluster.store(leader).leadership().borrow();
     assert!(now.mine && now.term == term, "{now:?}");
     cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_is_not_sent_to_a_leader_that_has_fallen_silent() {
+    let cluster = Cluster::of(3).await;
+    // An election that takes two rounds is longer than a write is held back: then it is tried again.
+    for _ in 0..4 {
+        let first = cluster.leader().await;
+        let (second, third) = (cluster.other(&[first]), 3 - first - cluster.other(&[first]));
+        // Both have a stream to the leader.
+        put_surely(&*cluster.store(second), "a", "1").await;
+        put_surely(&*cluster.store(third), "a", "2").await;
+        cluster.net.cut(cluster.id(first));
+        sleep(Duration::from_millis(TIMING.election_min + 100)).await;
+        assert_eq!(cluster.store(second).leadership().borrow().leader, Some(cluster.id(first)));
+        let (store, other) = (cluster.store(second), cluster.store(third));
+        let written = tokio::join!(put(&*store, "a", "3"), put(&*other, "b", "4"));
+        cluster.net.heal(cluster.id(first));
+        if let (Ok(_), Ok(_)) = written {
+            cluster.end().await;
+            return;
+        }
+    }
+    panic!("nobody could say what became of the writes, each time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,35 +10,35 @@ use crate::node::BenchError;
 use crate::process::run;
 
 /// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Fault {
-    /// `kill -9`, then a start.
+    /// `kill -9`, then a start
     KillLeader,
     KillFollower,
     KillAll,
-    /// SIGTERM: leadership is handed over.
+    /// SIGTERM: leadership is handed over
     StopLeader,
     CutLeader,
     CutFollower,
-    /// The leader hears nobody, but is heard.
+    /// The leader hears nobody, but is heard
     LeaderDeaf,
-    /// The leader is not heard, but hears.
+    /// The leader is not heard, but hears
     LeaderMute,
-    /// Each write to the leader's disk takes a second.
+    /// Each write to the leader's disk takes a second
     SlowDisk,
     FullDisk,
-    /// SIGSTOP, then SIGCONT.
+    /// SIGSTOP, then SIGCONT
     FreezeLeader,
-    /// The clock of one server is off by years.
+    /// The clock of one server is off by years
     Clock,
-    /// One server gets another address.
+    /// One server gets another address
     Move,
-    /// The NAT before an agent forgets whom it knew.
+    /// The NAT before an agent forgets whom it knew
     Nat,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::KillLeader,
         Self::CutLeader,
         Self::FreezeLeader,
@@ -53,6 +53,7 @@ impl Fault {
         Self::CutFollower,
         Self::Move,
         Self::KillAll,
+        Self::Nat,
     ];
 
     /// Whether it takes away the leader, so that another must be elected.
@@ -60,6 +61,15 @@ impl Fault {
         matches!(
             self,
             Self::KillLeader | Self::CutLeader | Self::LeaderDeaf | Self::LeaderMute | Self::FreezeLeader
+        )
+    }
+
+    /// Whether it takes effect at once, not only when the program that does it has been started and
+    /// has ended.
+    pub(crate) fn is_sudden(self) -> bool {
+        matches!(
+            self,
+            Self::KillLeader | Self::KillFollower | Self::KillAll | Self::StopLeader | Self::FreezeLeader
         )
     }
 
@@ -185,8 +195,9 @@ pub(crate) fn clean_up() {
 }
 
 /// What this machine cannot do, with the reason.
-pub(crate) fn impossible(fault: Fault, servers: &[Server]) -> Option<&'static str> {
+pub(crate) fn impossible(fault: Fault, servers: &[Server], agent: bool) -> Option<&'static str> {
     match fault {
+        Fault::Nat if !agent => Some("there is no agent"),
         Fault::Clock if !servers.iter().any(Server::has_clock) => {
             Some("libfaketime is not installed (Debian: faketime)")
         }

@@ -4,30 +4,29 @@
 mod fault;
 mod lab;
 mod server;
+mod tally;
+mod wait;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tempfile::TempDir;
 
 use crate::node::BenchError;
-use crate::report::{millis, percentile};
-use fault::Fault;
+use crate::report::millis;
+pub(crate) use fault::Fault;
 use lab::Lab;
 use server::Server;
+use tally::{Tally, summary};
+use wait::{client, leader, wait_agent, wait_kubeconfig, wait_serving, wait_voters};
 use writer::Acknowledged;
 
 /// How many servers.
 const SERVERS: usize = 3;
-/// How long the cluster may take to be whole again.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// Everything that was ever acknowledged is looked for every so many rounds.
 const ALL_EVERY: usize = 20;
 
@@ -38,17 +37,12 @@ pub(crate) struct Options {
     pub(crate) sampan: PathBuf,
     /// How many faults, one after the other.
     pub(crate) rounds: usize,
+    /// Which; all there are where none is named.
+    pub(crate) only: Vec<Fault>,
+    /// Where the logs of the servers and the agent stay; they go with the test where there is none.
+    pub(crate) logs: Option<PathBuf>,
     /// Whether an agent behind a NAT takes part.
     pub(crate) agent: bool,
-}
-
-/// What the rounds of one fault came to.
-#[derive(Default)]
-struct Tally {
-    rounds: usize,
-    elections: Vec<Duration>,
-    whole_again: Vec<Duration>,
-    lost: usize,
 }
 
 struct Cluster {
@@ -56,7 +50,9 @@ struct Cluster {
     clients: Vec<Arc<Mutex<kube::Client>>>,
     agent: Option<Agent>,
     lab: Lab,
-    directory: TempDir,
+    logs: PathBuf,
+    /// What goes with the test.
+    _directory: TempDir,
 }
 
 /// The agent behind the NAT.
@@ -81,17 +77,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), BenchError> {
         .collect();
     let mut tallies: BTreeMap<Fault, Tally> = BTreeMap::new();
     let begin = Instant::now();
-    let mut kinds: Vec<Fault> = Fault::ALL.to_vec();
-    if cluster.agent.is_some() {
-        kinds.push(Fault::Nat);
-    }
-    kinds.retain(|fault| match fault::impossible(*fault, &cluster.servers) {
-        Some(why) => {
-            println!("left out: {fault:?}: {why}");
-            false
-        }
-        None => true,
-    });
+    let kinds = kinds(options, &cluster);
     for round in 0..options.rounds {
         let Some(fault) = kinds.get(round % kinds.len().max(1)) else { break };
         let result =
@@ -121,11 +107,27 @@ pub(crate) async fn run(options: &Options) -> Result<(), BenchError> {
     Err(BenchError::Failed("acknowledged writes are missing".to_owned()))
 }
 
+/// The faults to go through, but for those that this machine cannot do.
+fn kinds(options: &Options, cluster: &Cluster) -> Vec<Fault> {
+    let mut kinds = if options.only.is_empty() { Fault::ALL.to_vec() } else { options.only.clone() };
+    let agent = cluster.agent.is_some();
+    kinds.retain(|fault| match fault::impossible(*fault, &cluster.servers, agent) {
+        Some(why) => {
+            println!("left out: {fault:?}: {why}");
+            false
+        }
+        None => true,
+    });
+    kinds
+}
+
 async fn start(options: &Options) -> Result<Cluster, BenchError> {
     let directory = tempfile::tempdir()?;
+    let logs = options.logs.as_deref().unwrap_or(directory.path()).to_owned();
+    std::fs::create_dir_all(&logs)?;
     let mut lab = Lab::new()?;
     let sampan = std::path::absolute(&options.sampan)?;
-    let mut first = Server::new(&sampan, "s1", lab.machine()?, directory.path(), None)?;
+    let mut first = Server::new(&sampan, "s1", lab.machine()?, &logs, None)?;
     first.start()?;
     let mut servers = vec![first];
     wait_kubeconfig(&mut servers).await?;
@@ -135,7 +137,7 @@ async fn start(options: &Options) -> Result<Cluster, BenchError> {
         let Some(first) = servers.first() else { break };
         let (url, token) = (first.url(), first.token("server")?);
         let name = format!("s{}", number + 1);
-        let mut server = Server::new(&sampan, &name, lab.machine()?, directory.path(), Some((&url, &token)))?;
+        let mut server = Server::new(&sampan, &name, lab.machine()?, &logs, Some((&url, &token)))?;
         if number + 1 == SERVERS {
             server.with_clock(directory.path())?;
         }
@@ -145,14 +147,17 @@ async fn start(options: &Options) -> Result<Cluster, BenchError> {
         wait_serving(&clients, &mut servers, number).await?;
     }
     wait_voters(&clients).await?;
-    let agent =
-        if options.agent { Some(start_agent(&sampan, &servers, &mut lab, directory.path())?) } else { None };
+    let agent = if options.agent {
+        Some(start_agent(&sampan, &servers, &mut lab, directory.path(), &logs)?)
+    } else {
+        None
+    };
     let clients = clients.into_iter().map(|client| Arc::new(Mutex::new(client))).collect();
-    let cluster = Cluster { servers, clients, agent, lab, directory };
+    let cluster = Cluster { servers, clients, agent, lab, logs, _directory: directory };
     if cluster.agent.is_some() {
         wait_agent(&cluster).await?;
     }
-    println!("{SERVERS} servers are up, logs are in {}", cluster.directory.path().display());
+    println!("{SERVERS} servers are up, logs are in {}", cluster.logs.display());
     Ok(cluster)
 }
 
@@ -161,12 +166,13 @@ fn start_agent(
     servers: &[Server],
     lab: &mut Lab,
     directory: &Path,
+    logs: &Path,
 ) -> Result<Agent, BenchError> {
     const NAME: &str = "behind-nat";
     let machine = lab.machine_behind_nat()?;
     let Some(first) = servers.first() else { return Err(BenchError::Failed("no servers".to_owned())) };
     let token = first.token("agent")?;
-    let log = std::fs::File::create(directory.join("agent.log"))?;
+    let log = std::fs::File::create(logs.join("agent.log"))?;
     let data = directory.join("agent").display().to_string();
     let process = std::process::Command::new("ip")
         .args(["netns", "exec", &machine.namespace])
@@ -202,8 +208,11 @@ async fn one(
     let leader = leader(cluster).await?;
     let at = fault.strikes(leader, SERVERS, round);
     let before = acknowledged.count();
-    let begin = Instant::now();
+    let mut begin = Instant::now();
     fault::inject(fault, at, &mut cluster.servers, &cluster.lab, round)?;
+    if !fault.is_sudden() {
+        begin = Instant::now();
+    }
     if fault == Fault::Move {
         renew_client(cluster, at).await?;
     }
@@ -273,149 +282,6 @@ async fn renew_client(cluster: &Cluster, at: usize) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// A client of one server, with the administrator's rights.
-async fn client(servers: &[Server], index: usize) -> Result<kube::Client, BenchError> {
-    let (Some(first), Some(server)) = (servers.first(), servers.get(index)) else {
-        return Err(BenchError::Failed("no such server".to_owned()));
-    };
-    let mut config = Kubeconfig::read_from(first.kubeconfig())?;
-    for cluster in &mut config.clusters {
-        if let Some(cluster) = &mut cluster.cluster {
-            cluster.server = Some(server.url());
-            // The name in the certificate that stays when the address changes.
-            cluster.tls_server_name = Some("kubernetes".to_owned());
-        }
-    }
-    let mut config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    config.connect_timeout = Some(Duration::from_millis(500));
-    config.read_timeout = Some(Duration::from_secs(60));
-    Ok(kube::Client::try_from(config)?)
-}
-
-async fn wait_kubeconfig(servers: &mut [Server]) -> Result<(), BenchError> {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        let Some(first) = servers.first_mut() else { break };
-        if let Some(why) = first.ended()? {
-            return Err(BenchError::Failed(why));
-        }
-        if first.kubeconfig().exists() {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Err(BenchError::Failed("the first server wrote no kubeconfig".to_owned()))
-}
-
-/// Waits until a server takes a write.
-async fn wait_serving(
-    clients: &[kube::Client],
-    servers: &mut [Server],
-    index: usize,
-) -> Result<(), BenchError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let Some(client) = clients.get(index) else { return Ok(()) };
-        let probe = probe(client.clone());
-        let result = tokio::time::timeout(Duration::from_secs(2), probe).await;
-        if matches!(result, Ok(Ok(()))) {
-            return Ok(());
-        }
-        let Some(server) = servers.get_mut(index) else { return Ok(()) };
-        if let Some(why) = server.ended()? {
-            return Err(BenchError::Failed(why));
-        }
-        if Instant::now() > deadline {
-            let words = server.last_words();
-            let why = format!("{} takes no writes: {result:?}; it said last:\n{words}", server.name);
-            return Err(BenchError::Failed(why));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn probe(client: kube::Client) -> Result<(), BenchError> {
-    let map = serde_json::json!({"metadata": {"generateName": "probe-"}});
-    let map = serde_json::from_value(map).map_err(|error| BenchError::Failed(error.to_string()))?;
-    let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::default_namespaced(client);
-    maps.create(&PostParams::default(), &map).await?;
-    Ok(())
-}
-
-/// What the servers say of their group.
-async fn members(client: &kube::Client) -> Result<Vec<serde_json::Value>, BenchError> {
-    let request = http::Request::get("/sampan/v1/members").body(Vec::new());
-    let request = request.map_err(|error| BenchError::Failed(error.to_string()))?;
-    Ok(client.request(request).await?)
-}
-
-async fn wait_voters(clients: &[kube::Client]) -> Result<(), BenchError> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut last = String::new();
-    while Instant::now() < deadline {
-        let Some(client) = clients.first() else { break };
-        match members(client).await {
-            Ok(members) => {
-                let voters =
-                    members.iter().filter(|member| member.get("voter") == Some(&true.into())).count();
-                if voters == clients.len() {
-                    return Ok(());
-                }
-                last = format!("{members:?}");
-            }
-            Err(error) => last = error.to_string(),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Err(BenchError::Failed(format!("not all servers became voters: {last}")))
-}
-
-async fn leader(cluster: &Cluster) -> Result<usize, BenchError> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut last = String::new();
-    while Instant::now() < deadline {
-        for client in &cluster.clients {
-            match tokio::time::timeout(Duration::from_secs(2), members(&current(client))).await {
-                Ok(Ok(members)) => {
-                    let leads = members.iter().find(|member| member.get("leader") == Some(&true.into()));
-                    let name = leads.and_then(|member| member.get("name")).and_then(|name| name.as_str());
-                    let index = cluster.servers.iter().position(|server| Some(server.name.as_str()) == name);
-                    if let Some(index) = index {
-                        return Ok(index);
-                    }
-                    last = format!("{members:?}");
-                }
-                Ok(Err(error)) => last = error.to_string(),
-                Err(_) => "no answer".clone_into(&mut last),
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Err(BenchError::Failed(format!("nobody leads: {last}")))
-}
-
-/// Waits until the agent's node is Ready and was heard of lately.
-async fn wait_agent(cluster: &Cluster) -> Result<(), BenchError> {
-    let Some(agent) = &cluster.agent else { return Ok(()) };
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        for client in &cluster.clients {
-            let nodes: Api<Node> = Api::all(current(client));
-            let node = tokio::time::timeout(Duration::from_secs(2), nodes.get(agent.name)).await;
-            let Ok(Ok(node)) = node else { continue };
-            let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
-            if conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
-                return Ok(());
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let log = std::fs::read_to_string(cluster.directory.path().join("agent.log")).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
-    let words = lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().join("\n");
-    Err(BenchError::Failed(format!("the agent behind the NAT is not Ready; it said last:\n{words}")))
-}
-
 /// Acknowledged writes of rounds from `from` on that some server does not list.
 async fn missing_anywhere(
     cluster: &Cluster,
@@ -429,44 +295,4 @@ async fn missing_anywhere(
     lost.sort();
     lost.dedup();
     Ok(lost)
-}
-
-fn summary(
-    tallies: &mut BTreeMap<Fault, Tally>,
-    acknowledged: &Acknowledged,
-    took: Duration,
-    lost: &[String],
-) {
-    println!(
-        "\n| fault | rounds | next write after, p50 | p99 | whole again, p50 | p99 | acknowledged writes lost |"
-    );
-    println!("|---|---|---|---|---|---|---|");
-    let mut elections = Vec::new();
-    for (fault, tally) in tallies.iter_mut() {
-        elections.extend(tally.elections.iter().copied());
-        let show = |times: &mut Vec<Duration>, share: f64| {
-            if times.is_empty() { "—".to_owned() } else { millis(percentile(times, share)) }
-        };
-        println!(
-            "| {fault:?} | {} | {} | {} | {} | {} | {} |",
-            tally.rounds,
-            show(&mut tally.elections, 0.5),
-            show(&mut tally.elections, 0.99),
-            show(&mut tally.whole_again, 0.5),
-            show(&mut tally.whole_again, 0.99),
-            tally.lost
-        );
-    }
-    println!(
-        "\nleader gone to next write: p50 {}, p99 {} over {} rounds (budget 1 s)",
-        millis(percentile(&mut elections, 0.5)),
-        millis(percentile(&mut elections, 0.99)),
-        elections.len()
-    );
-    println!(
-        "{} writes acknowledged in {:.0} s, {} of them missing at the end",
-        acknowledged.count(),
-        took.as_secs_f64(),
-        lost.len()
-    );
 }
