@@ -157,8 +157,7 @@ pub(crate) async fn keep(core: Arc<Core>) {
 
 /// Asks everybody, and raises the level where that can be. `said` is what kept it the last time.
 async fn look(core: &Core, said: &mut Option<String>) {
-    // Nobody joins meanwhile.
-    let Some(_one) = core.changes.try_one() else { return };
+    let _members = core.changes.without_newcomers().await;
     let (group, own) = (core.level(), core.directory.newest());
     match decide(group, own, &ask_all(core, &membership::others(core)).await) {
         Decision::Raise(level) => {

@@ -33,12 +33,14 @@ const TRANSFER_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(crate) struct Changes {
     one: Mutex<()>,
+    /// Held by whoever adds a member, and by whoever finds out what all members understand.
+    newcomers: Mutex<()>,
 }
 
 impl Changes {
-    /// Keeps the members as they are, unless a change is under way.
-    pub(crate) fn try_one(&self) -> Option<MutexGuard<'_, ()>> {
-        self.one.try_lock().ok()
+    /// Keeps newcomers out.
+    pub(crate) async fn without_newcomers(&self) -> MutexGuard<'_, ()> {
+        self.newcomers.lock().await
     }
 }
 
@@ -72,9 +74,7 @@ async fn here(core: &Core, admin: &Admin) -> Result<Option<Vec<Standing>>, Troub
     match admin {
         Admin::Standings => return Ok(Some(View::of(core).standings(Some(core.id)))),
         Admin::AddLearner(member) => {
-            level::check_newcomer(core, member).await?;
-            let step = |view: &View| plan_record(view, member);
-            decide(core, step, Leaving::None).await?;
+            add(core, member).await?;
             wait_caught_up(core, member.id).await?;
         }
         Admin::Update(member) => {
@@ -95,6 +95,13 @@ async fn here(core: &Core, admin: &Admin) -> Result<Option<Vec<Standing>>, Troub
         Admin::TransferLeadership(to) => transfer(core, *to).await?,
     }
     Ok(None)
+}
+
+/// Adds a member without a vote, unless it is too old for the group.
+async fn add(core: &Core, member: &Member) -> Result<(), Trouble> {
+    let _alone = core.changes.without_newcomers().await;
+    level::check_newcomer(core, member).await?;
+    decide(core, |view: &View| plan_record(view, member), Leaving::None).await
 }
 
 /// Ends a change of voters that a former leader left halfway.
