@@ -65,6 +65,14 @@ impl Codec {
         Ok(out.freeze())
     }
 
+    /// Whether a value came without the seal that it would get here: from a store that seals
+    /// nothing, or from another program.
+    pub(crate) fn should_seal(&self, key: &[u8], envelope: &[u8]) -> bool {
+        envelope.first() != Some(&SEALED)
+            && self.keys.is_some()
+            && self.sealed_prefixes.iter().any(|prefix| key.starts_with(prefix))
+    }
+
     /// Takes a value out of its envelope.
     pub(crate) fn decode(&self, key: &[u8], envelope: &Bytes) -> Result<Bytes, StorageError> {
         match envelope.split_first() {
