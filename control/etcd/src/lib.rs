@@ -9,6 +9,7 @@ mod auth;
 mod bolt;
 mod check;
 mod cluster;
+mod codec;
 mod context;
 mod convert;
 mod hash;
