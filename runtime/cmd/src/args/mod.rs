@@ -9,7 +9,7 @@ pub(crate) use admin::{
     TokenCommand, TokenRole,
 };
 pub(crate) use cluster::{AgentArgs, ClusterArgs, JoinArgs, NodeArgs, ServerArgs};
-pub(crate) use snapshot::{S3Args, SnapshotArgs, SnapshotCommand, SnapshotTargetArgs};
+pub(crate) use snapshot::{OnOtherKeys, S3Args, SnapshotArgs, SnapshotCommand, SnapshotTargetArgs};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
