@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_client(std::env::var_os("CARGO_FEATURE_CLIENT").is_some())
         .build_transport(true)
+        .codec_path("crate::codec::SmallBuffers")
         .bytes(".")
         .compile_fds(descriptors)?;
     Ok(())

@@ -6,12 +6,13 @@ use sampan_store::Storage;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Finder};
-use crate::auth::{Authorizer, TokenAuthority};
+use crate::auth::{Authorizer, Revocations, TokenAuthority};
 use crate::cacher::Caches;
 use crate::discovery::Documents;
 use crate::endpoints::NodeConnector;
 use crate::filters::audit::AuditLog;
 use crate::registry::Registries;
+use crate::server::Figures;
 
 /// The server's state; made once, then shared.
 pub(crate) struct Core {
@@ -25,6 +26,10 @@ pub(crate) struct Core {
     pub(crate) audit: Option<AuditLog>,
     pub(crate) nodes: Option<Arc<dyn NodeConnector>>,
     pub(crate) documents: Documents,
+    /// More for `/metrics`.
+    pub(crate) figures: Option<Figures>,
+    /// Who is not what his certificate says any more; nobody without it.
+    pub(crate) revocations: Option<Arc<dyn Revocations>>,
     /// Routes below `/sampan/v1/`, where there are any.
     pub(crate) extension: Option<axum::Router>,
     /// `host:port` by which clients reach us.

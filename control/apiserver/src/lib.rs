@@ -21,9 +21,12 @@ mod server;
 pub mod stored;
 pub mod validation;
 
-pub use auth::{Attributes, Authorizer, BuiltInAuthorizer, Decision, KEY_EXTRA, SERVERS, UserInfo};
+pub use auth::{
+    Attributes, Authorizer, BuiltInAuthorizer, Decision, KEY_EXTRA, Revocations, SERVERS, UserInfo, revoked,
+};
 pub use body::Body;
 pub use endpoints::{NodeConnector, NodeError};
 pub use server::{
-    ApiServer, Config, Contents, DEFAULT_ISSUER, Handover, LocalService, ServerError, certificate_user,
+    ApiServer, Config, Contents, DEFAULT_ISSUER, Figures, Handover, LocalService, ServerError,
+    certificate_user,
 };

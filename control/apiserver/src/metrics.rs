@@ -52,7 +52,11 @@ pub(crate) fn render(core: &Core) -> String {
         gauge!("apiserver_resource_objects", "resource" => resource).set(float(objects as u64));
         gauge!("apiserver_registered_watchers", "resource" => resource).set(float(watchers as u64));
     }
-    handle().map(PrometheusHandle::render).unwrap_or_default()
+    let mut text = handle().map(PrometheusHandle::render).unwrap_or_default();
+    if let Some(figures) = &core.figures {
+        text.push_str(&figures());
+    }
+    text
 }
 
 /// What a request is counted as. Only names that we serve become labels, so that nobody can make

@@ -7,6 +7,7 @@
 
 mod error;
 mod format;
+mod key_files;
 mod name;
 mod open;
 mod place;
@@ -17,10 +18,11 @@ mod settings;
 
 pub use error::BackupError;
 pub use format::{Shape, Summary};
+pub use key_files::KeyFiles;
 pub use name::BackupName;
 pub use open::{Contents, Listed, list, open, open_stream, status, status_stream};
 pub use place::{Bucket, BucketSettings, Existing, Location, Place, PlainHttp};
 pub use save::{Origin, SaveOptions, Seal, save, save_stream};
-pub use schedule::{Clock, Retention, Runner, Schedule, retain};
+pub use schedule::{Clock, KeySource, Retention, Runner, Schedule, retain};
 pub use secret::{Cost, Passphrase, Secret};
 pub use settings::{Environment, S3Text, Settings, SettingsText};

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::format::{Decoder, HEAD_BYTES, Purpose, Summary, header};
 use crate::name::BackupName;
 use crate::place::{Location, Place};
-use crate::{BackupError, Passphrase};
+use crate::{BackupError, KeyFiles, Passphrase};
 
 /// Reads all of a backup and says what it is, or why it cannot be used. A sealed one stays shut
 /// without its passphrase: then its hash is verified, but not its contents.
@@ -39,12 +39,20 @@ pub async fn status_stream(
 /// so that nobody gets a whole snapshot out of a backup that is not. What is wrong is a
 /// [`BackupError`] within the [`std::io::Error`].
 pub struct Contents {
+    private: Option<KeyFiles>,
     reader: StreamReader<BoxStream<'static, std::io::Result<Bytes>>, Bytes>,
 }
 
 impl std::fmt::Debug for Contents {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Contents")
+    }
+}
+
+impl Contents {
+    /// The cluster's private files, where the backup carries them.
+    pub fn private(&self) -> Option<&KeyFiles> {
+        self.private.as_ref()
     }
 }
 
@@ -69,12 +77,13 @@ pub async fn open_stream(
     backup: impl AsyncRead + Send + Unpin + 'static,
     passphrase: Option<&Passphrase>,
 ) -> Result<Contents, BackupError> {
-    let decoder = Decoder::open(backup, passphrase, Purpose::Contents).await?;
+    let mut decoder = Decoder::open(backup, passphrase, Purpose::Contents).await?;
+    let private = decoder.private().await?;
     let stream = futures::stream::try_unfold(decoder, |mut decoder| async {
         let next = decoder.next().await?;
         Ok(next.map(|bytes| (bytes, decoder)))
     });
-    Ok(Contents { reader: StreamReader::new(Box::pin(stream)) })
+    Ok(Contents { private, reader: StreamReader::new(Box::pin(stream)) })
 }
 
 /// A backup made by schedule, as its name and its header tell.

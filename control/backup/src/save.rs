@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::format::{Encoder, Header, Sealer, Summary};
 use crate::place::{Existing, Location, Sink};
 use crate::secret::{Cost, Passphrase};
-use crate::{BackupError, Place};
+use crate::{BackupError, KeyFiles, Place};
 
 /// How much of a snapshot is read at once, and may wait between the store and the file.
 const PIECE: usize = 256 << 10;
@@ -49,6 +49,8 @@ pub struct SaveOptions {
     pub created: Timestamp,
     /// Sealed, or readable by everybody who has the file.
     pub seal: Option<Seal>,
+    /// The cluster's private files, which only a sealed backup carries.
+    pub private: Option<KeyFiles>,
     /// Whether it may take the place of another one.
     pub existing: Existing,
 }
@@ -124,8 +126,10 @@ async fn from_stream(
         begin.extend_from_slice(&intake.buffer);
     };
     let location = location(revision);
-    let (header, sealer) = header(options, revision).await?;
-    let mut encoder = Encoder::new(header, sealer)?;
+    let private = private(options)?;
+    let (header, sealer) = header(options, private.as_deref(), revision).await?;
+    let mut encoder = Encoder::new(header, sealer, private.as_deref().unwrap_or_default())?;
+    drop(private);
     encoder.push(&begin)?;
     drop(begin);
     let mut sink = location.create(options.existing).await?;
@@ -141,7 +145,22 @@ async fn from_stream(
     }
 }
 
-async fn header(options: &SaveOptions, revision: Revision) -> Result<(Header, Option<Sealer>), BackupError> {
+/// The private files as they go into the backup.
+fn private(options: &SaveOptions) -> Result<Option<Vec<u8>>, BackupError> {
+    match (&options.private, &options.seal) {
+        (None, _) => Ok(None),
+        (Some(files), Some(_)) => files.to_bytes().map(Some),
+        (Some(_), None) => Err(BackupError::setting(
+            "the cluster's keys are only carried by a sealed backup: give a passphrase",
+        )),
+    }
+}
+
+async fn header(
+    options: &SaveOptions,
+    private: Option<&[u8]>,
+    revision: Revision,
+) -> Result<(Header, Option<Sealer>), BackupError> {
     let (seal, sealer) = match &options.seal {
         Some(Seal { passphrase, cost }) => {
             let (header, sealer) = Sealer::begin(passphrase, *cost).await?;
@@ -150,7 +169,9 @@ async fn header(options: &SaveOptions, revision: Revision) -> Result<(Header, Op
         None => (None, None),
     };
     let Origin { cluster, node, version } = options.origin.clone();
-    let header = Header { created: options.created, cluster, node, version, revision: revision.0, seal };
+    let private = private.and_then(|bytes| u32::try_from(bytes.len()).ok());
+    let header =
+        Header { created: options.created, cluster, node, version, revision: revision.0, seal, private };
     Ok((header, sealer))
 }
 

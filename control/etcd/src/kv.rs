@@ -55,7 +55,7 @@ impl Kv for KvService {
         let response = match self.run(Txn { success: vec![convert::put(&request)], ..Txn::default() }).await {
             // Where both are missing etcd names the lease, other than in a transaction.
             Err(refusal) if request.lease != 0 && refusal.message() == status::key_not_found().message() => {
-                let lease = self.context.lessor.granted_seconds(LeaseId(request.lease)).await;
+                let lease = Box::pin(self.context.lessor.granted_seconds(LeaseId(request.lease))).await;
                 let granted = lease.map_err(|error| self.context.refusal(&error))?;
                 return Err(granted.map_or_else(status::lease_not_found, |_| refusal));
             }

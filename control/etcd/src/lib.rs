@@ -6,8 +6,10 @@
 //! store could decide; [`Lessor`] is what makes leases end, and runs on every server.
 
 mod auth;
+mod bolt;
 mod check;
 mod cluster;
+mod codec;
 mod context;
 mod convert;
 mod hash;
@@ -17,7 +19,9 @@ mod lease;
 mod maintenance;
 pub mod proto;
 mod range;
+mod scan;
 mod server;
+mod snapshot;
 mod status;
 mod view;
 mod watch;
@@ -25,6 +29,7 @@ mod watch;
 pub use context::Options;
 pub use lease::{Lessor, RENEWALS};
 pub use server::{Admit, EtcdServer, Listener, Security, ServeError};
+pub use snapshot::{EtcdSnapshot, EtcdSnapshotError};
 pub use view::{
     ClusterView, DbSize, Leadership, LeadershipStream, LogPosition, MemberView, Standalone, ViewError,
 };

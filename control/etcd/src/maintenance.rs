@@ -3,11 +3,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use sampan_store::{Revision, StorageError};
-use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -20,12 +17,8 @@ use crate::proto::etcdserverpb::{
     HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
     SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
+use crate::snapshot::Export;
 use crate::{ETCD_VERSION, hash, status};
-
-/// How much of a snapshot one answer carries.
-const PIECE: usize = 32 << 10;
-/// Clients of etcd tell by the length that a checksum follows: its files come in whole blocks.
-const BLOCK: usize = 512;
 
 pub(crate) struct MaintenanceService {
     pub(crate) context: Arc<Context>,
@@ -127,65 +120,34 @@ impl Maintenance for MaintenanceService {
     }
 }
 
-type Pieces = mpsc::Sender<Result<SnapshotResponse, Status>>;
+type Answers = mpsc::Sender<Result<SnapshotResponse, Status>>;
 
-/// Sends a snapshot of the store, filled up with zeros to whole blocks, and its SHA-256.
-async fn snapshot(context: Arc<Context>, answers: Pieces) {
+/// Sends a snapshot of the store as of now.
+async fn snapshot(context: Arc<Context>, answers: Answers) {
     if let Err(status) = send_snapshot(&context, &answers).await {
         let _ = answers.send(Err(status)).await;
     }
 }
 
-async fn send_snapshot(context: &Arc<Context>, answers: &Pieces) -> Result<(), Status> {
-    let (mut to, mut from) = tokio::io::duplex(4 * PIECE);
-    let storage = Arc::clone(&context.storage);
-    let writer = tokio::spawn(async move {
-        let written = storage.snapshot(&mut to).await;
-        // Only now does the reader see the end.
-        drop(to);
-        written
-    });
-    let mut expected = context.view.db_size().in_use;
-    let mut hasher = Sha256::new();
-    let mut total = 0;
-    loop {
-        let piece = read_piece(&mut from).await?;
-        if piece.is_empty() {
-            break;
-        }
-        total += piece.len();
-        hasher.update(&piece);
-        expected = expected.saturating_sub(piece.len() as u64);
-        send(context, answers, piece, expected.max(1)).await?;
-    }
-    let written = writer.await.map_err(|error| Status::internal(format!("etcdserver: {error}")))?;
-    written.map_err(|error| context.refusal(&error))?;
-    let padding = Bytes::from(vec![0; total.next_multiple_of(BLOCK) - total]);
-    hasher.update(&padding);
-    if !padding.is_empty() {
-        send(context, answers, padding, 1).await?;
-    }
-    send(context, answers, Bytes::copy_from_slice(&hasher.finalize()), 0).await
-}
-
-/// A whole piece, or what is left.
-async fn read_piece(from: &mut (impl AsyncReadExt + Unpin)) -> Result<Bytes, Status> {
-    let mut piece = BytesMut::with_capacity(PIECE);
-    while piece.len() < PIECE {
-        let read = from.read_buf(&mut piece).await;
-        if read.map_err(|error| Status::internal(format!("etcdserver: {error}")))? == 0 {
-            break;
+async fn send_snapshot(context: &Context, answers: &Answers) -> Result<(), Status> {
+    let storage = &*context.storage;
+    let refused = |error: StorageError| context.refusal(&error);
+    let export = Export::new(storage, context.view.log().applied).await.map_err(refused)?;
+    let mut left = export.bytes();
+    let mut pieces = export.pieces(storage);
+    while let Some(blob) = pieces.next().await.map_err(refused)? {
+        left = left.saturating_sub(blob.len() as u64);
+        let answer = SnapshotResponse {
+            header: Some(context.header(export.revision())),
+            remaining_bytes: left,
+            blob,
+            version: ETCD_VERSION.to_owned(),
+        };
+        tokio::select! {
+            biased;
+            () = context.stop.cancelled() => return Err(status::stopped()),
+            sent = answers.send(Ok(answer)) => sent.map_err(|_| Status::cancelled("the client is gone"))?,
         }
     }
-    Ok(piece.freeze())
-}
-
-async fn send(context: &Context, answers: &Pieces, blob: Bytes, remaining_bytes: u64) -> Result<(), Status> {
-    let header = Some(context.header_now());
-    let answer = SnapshotResponse { header, remaining_bytes, blob, version: ETCD_VERSION.to_owned() };
-    tokio::select! {
-        biased;
-        () = context.stop.cancelled() => Err(status::stopped()),
-        sent = answers.send(Ok(answer)) => sent.map_err(|_| Status::cancelled("the client is gone")),
-    }
+    Ok(())
 }

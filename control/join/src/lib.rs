@@ -30,4 +30,4 @@ pub use rotation::{Holder, Observed, Phase, Step, plan};
 pub use sampan_apiserver::pki::MachineRole;
 pub use server::{FIRST_TOKEN_TTL, JoinConfig, JoinService, SEALED_PREFIX, SealingKeys};
 pub use token::{JoinToken, TokenError, TokenRole};
-pub use wire::{CreatedToken, NODE_INDEX, NewToken, RoleCertificate, RotationStatus, TokenInfo};
+pub use wire::{CreatedToken, NODE_INDEX, NewToken, RemovedNode, RoleCertificate, RotationStatus, TokenInfo};

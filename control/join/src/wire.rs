@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sampan_apiserver::pki::{MachineRole, Succession};
 use serde::{Deserialize, Serialize};
 
-use crate::{Member, TokenRole};
+use crate::{KeyId, Member, TokenRole};
 
 /// Among the settings that a node is told: which part of the range of pod addresses is its.
 pub const NODE_INDEX: &str = "node-index";
@@ -153,6 +153,15 @@ pub struct TokenInfo {
 pub(crate) struct Addresses {
     /// `host:port` each.
     pub addresses: Vec<String>,
+}
+
+/// The answer to `DELETE /sampan/v1/nodes/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedNode {
+    /// The name that the machine had.
+    pub name: String,
+    /// Its key, which is refused from now on.
+    pub key: KeyId,
 }
 
 /// `GET /sampan/v1/certificates` and the answer to `POST /sampan/v1/certificates/rotate`.

@@ -29,6 +29,9 @@ const DECIDE_WITHIN: Duration = Duration::from_secs(15);
 /// How long the next leader may take to take over.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long a change waits for the one before it.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
+
 /// Keeps changes one at a time.
 #[derive(Default)]
 pub(crate) struct Changes {
@@ -38,6 +41,11 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
+    /// Waits for the change that is under way, which may be a member's that says where it is now.
+    async fn turn(&self) -> Result<MutexGuard<'_, ()>, MembershipError> {
+        timeout(TURN_WITHIN, self.one.lock()).await.map_err(|_| MembershipError::Busy)
+    }
+
     /// Keeps newcomers out.
     pub(crate) async fn without_newcomers(&self) -> MutexGuard<'_, ()> {
         self.newcomers.lock().await
@@ -109,7 +117,7 @@ async fn settle(core: &Core) -> Result<(), Trouble> {
     if !View::of(core).joint {
         return Ok(());
     }
-    let Ok(_one) = core.changes.one.try_lock() else { return Err(MembershipError::Busy.into()) };
+    let _one = core.changes.turn().await?;
     propose(core, ChangeMembers::AddVoterIds(BTreeSet::new()), Leaving::None).await
 }
 
@@ -165,7 +173,7 @@ async fn decide(
     plan: impl FnOnce(&View) -> Result<Option<Step>, MembershipError>,
     leaving: Leaving,
 ) -> Result<(), Trouble> {
-    let Ok(_one) = core.changes.one.try_lock() else { return Err(MembershipError::Busy.into()) };
+    let _one = core.changes.turn().await?;
     let Some(step) = plan(&View::of(core))? else { return Ok(()) };
     propose(core, step, leaving).await
 }

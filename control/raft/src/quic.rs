@@ -23,6 +23,9 @@ use crate::wire::{Admit, Kind, MAX_MESSAGE, Message, Open, version_for_protocol}
 
 /// How long a connection may be silent when an answer is due.
 const SILENT: Duration = Duration::from_millis(500);
+/// How long where so many answers in a row did not come: a leader that hears nobody must not be
+/// heard for long. They are counted, as after a stall of this process the first one proves nothing.
+const UNANSWERED: (u32, Duration) = (4, Duration::from_millis(250));
 /// How long the first message of a stream may take to arrive.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -66,21 +69,25 @@ struct Held {
     heard: Heard,
 }
 
-/// When something was heard on a connection.
+/// When something was heard on a connection, and how many answers did not come since.
 #[derive(Clone)]
-struct Heard(Arc<Mutex<Instant>>);
+struct Heard(Arc<Mutex<(Instant, u32)>>);
 
 impl Heard {
     fn now() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
+        Self(Arc::new(Mutex::new((Instant::now(), 0))))
     }
 
     fn touch(&self) {
-        *self.0.lock() = Instant::now();
+        *self.0.lock() = (Instant::now(), 0);
     }
 
-    fn ago(&self) -> Duration {
-        self.0.lock().elapsed()
+    /// One more answer did not come in time. Whether the connection is worth nothing any more.
+    fn miss(&self) -> bool {
+        let mut heard = self.0.lock();
+        heard.1 = heard.1.saturating_add(1);
+        let (since, misses) = (heard.0.elapsed(), heard.1);
+        since >= SILENT || (misses >= UNANSWERED.0 && since >= UNANSWERED.1)
     }
 }
 
@@ -91,7 +98,7 @@ impl Slot {
 
     fn drop_silent(&self) {
         let mut held = self.held.lock();
-        if let Some(silent) = held.take_if(|held| held.heard.ago() >= SILENT) {
+        if let Some(silent) = held.take_if(|held| held.heard.miss()) {
             silent.connection.close("no answer");
         }
     }
@@ -298,9 +305,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_counts_as_silent_only_after_a_while() {
         let heard = Heard::now();
+        assert!(!heard.miss(), "it is young");
         tokio::time::advance(SILENT).await;
-        assert!(heard.ago() >= SILENT);
+        assert!(heard.miss());
         heard.touch();
-        assert!(heard.ago() < SILENT);
+        // This process stood still.
+        tokio::time::advance(UNANSWERED.1).await;
+        assert!(!heard.miss(), "one is not many");
+        for _ in 2..UNANSWERED.0 {
+            assert!(!heard.miss());
+        }
+        assert!(heard.miss(), "many are");
+        heard.touch();
+        for _ in 0..UNANSWERED.0 {
+            assert!(!heard.miss(), "many at once, but soon");
+        }
     }
 }

@@ -65,6 +65,14 @@ impl Codec {
         Ok(out.freeze())
     }
 
+    /// Whether a value came without the seal that it would get here: from a store that seals
+    /// nothing, or from another program.
+    pub(crate) fn should_seal(&self, key: &[u8], envelope: &[u8]) -> bool {
+        envelope.first() != Some(&SEALED)
+            && self.keys.is_some()
+            && self.sealed_prefixes.iter().any(|prefix| key.starts_with(prefix))
+    }
+
     /// Takes a value out of its envelope.
     pub(crate) fn decode(&self, key: &[u8], envelope: &Bytes) -> Result<Bytes, StorageError> {
         match envelope.split_first() {
@@ -87,6 +95,7 @@ impl Codec {
     fn pack(&self, value: &[u8]) -> Bytes {
         if self.compress
             && value.len() >= COMPRESS_FROM
+            && !is_noise(value)
             && let Some(packed) = compress(value)
             && packed.len() < value.len() - value.len() / 16
         {
@@ -105,6 +114,25 @@ pub(crate) fn sealing_key(envelope: &[u8]) -> Option<u32> {
         Some((&SEALED, sealed)) => Keyring::key_of(sealed),
         _ => None,
     }
+}
+
+/// Whether a value is short and its bytes are all about as frequent: compressed or sealed already,
+/// or random. Finding that out costs a fraction of a compression in vain.
+fn is_noise(value: &[u8]) -> bool {
+    const SHORT: usize = 4096;
+    if value.len() > SHORT {
+        return false;
+    }
+    let mut counts = [0_u32; 256];
+    for byte in value {
+        if let Some(count) = counts.get_mut(usize::from(*byte)) {
+            *count += 1;
+        }
+    }
+    // Even bytes make the sum of squares the least, which is this; text comes to four times it.
+    let squares: usize = counts.iter().map(|count| (*count as usize).pow(2)).sum();
+    let length = value.len();
+    squares < length + length * length / 256 * 5 / 4
 }
 
 thread_local! {
@@ -162,6 +190,17 @@ mod tests {
         let mut noise = vec![0; 4_000];
         getrandom::fill(&mut noise).unwrap();
         assert_eq!(codec.encode(b"/open/a", &noise).unwrap().len(), 4_001);
+    }
+
+    #[test]
+    fn noise_is_told_from_what_can_be_compressed() {
+        let mut noise = vec![0; 1_024];
+        getrandom::fill(&mut noise).unwrap();
+        assert!(is_noise(&noise));
+        let text: Vec<u8> = noise.iter().map(|byte| b'A' + byte % 64).collect();
+        assert!(!is_noise(&text), "six bits a byte");
+        assert!(!is_noise(&[0; 300]));
+        assert!(!is_noise(&noise.repeat(5)), "long");
     }
 
     #[test]

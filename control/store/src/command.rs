@@ -144,7 +144,8 @@ impl Command {
 
     /// The stored form.
     pub fn to_bytes(&self) -> Result<Bytes, postcard::Error> {
-        postcard::to_allocvec(self).map(Bytes::from)
+        let room = Vec::with_capacity(self.weight());
+        postcard::to_extend(self, room).map(Bytes::from)
     }
 
     /// Reads the stored form.

@@ -9,6 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{AtFlags, OFlags, StatxFlags};
+
+/// The least that a device writes.
+const SECTOR: usize = 512;
+/// Direct writes that need more than this are not worth it.
+const PAGE: usize = 4096;
+
 /// What the store is about to do to its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskOp<'a> {
@@ -89,6 +96,21 @@ impl Disk {
         Ok(DiskFile { file: options.open(path)?, path: path.to_owned(), disk: self.clone() })
     }
 
+    /// Opens a file that is written in place, sector by sector: past the page cache where the file
+    /// system can, so that a small write costs the device the sectors that it touches, and no page.
+    ///
+    /// Returns the bytes that offset, length and memory of each write must be a multiple of.
+    pub(crate) fn open_direct(&self, path: &Path) -> io::Result<(DiskFile, usize)> {
+        let file = self.open(path, Create::No)?;
+        // Where tests make the disk fail, they look at files through the page cache.
+        let wanted = if self.faults.is_none() { direct_alignment(&file.file) } else { None };
+        let align = wanted.filter(|_| {
+            let flags = rustix::fs::fcntl_getfl(&file.file);
+            flags.and_then(|flags| rustix::fs::fcntl_setfl(&file.file, flags | OFlags::DIRECT)).is_ok()
+        });
+        Ok((file, align.unwrap_or(SECTOR)))
+    }
+
     fn check(&self, op: DiskOp<'_>) -> io::Result<()> {
         self.faults.as_ref().map_or(Ok(()), |faults| faults.before(op))
     }
@@ -144,6 +166,15 @@ impl DiskFile {
         self.disk.counters.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// What direct writes to a file must be aligned to, where it takes any.
+fn direct_alignment(file: &File) -> Option<usize> {
+    let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+    let known = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
+    let align = usize::try_from(stat.stx_dio_offset_align.max(stat.stx_dio_mem_align)).ok()?;
+    (known && stat.stx_dio_offset_align > 0 && align.is_power_of_two() && align <= PAGE)
+        .then_some(align.max(SECTOR))
 }
 
 /// Makes created, renamed and removed names in a directory durable.

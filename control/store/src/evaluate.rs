@@ -269,14 +269,6 @@ impl Run<'_> {
         })
     }
 
-    /// The newest record of a key, this transaction's own included.
-    fn head(&self, key: &Bytes) -> Result<Option<Head>, StorageError> {
-        match self.written.get(key) {
-            Some(record) => Ok(Some(record.head())),
-            None => self.state.head(key),
-        }
-    }
-
     fn get(&self, key: &Bytes) -> Result<Option<Arc<Record>>, StorageError> {
         if let Some(record) = self.written.get(key) {
             return Ok(record.is_live().then(|| Arc::clone(record)));
@@ -293,9 +285,17 @@ impl Run<'_> {
         value: Option<&Bytes>,
         lease: Option<LeaseId>,
     ) -> Result<Option<Arc<Record>>, StorageError> {
-        let head = self.head(key)?;
+        let written = self.written.get(key);
+        let head = match written {
+            Some(record) => Some(record.head()),
+            None => self.state.head(key)?,
+        };
         let live = head.filter(Head::is_live);
-        let previous = self.get(key)?;
+        let previous = match (written, live) {
+            (Some(record), Some(_)) => Some(Arc::clone(record)),
+            (None, Some(head)) => Some(self.state.record(head.pos)?),
+            (_, None) => None,
+        };
         let kept = || previous.as_ref().map(|previous| previous.value.clone());
         let record = Record {
             pos: self.next_pos(),

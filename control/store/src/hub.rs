@@ -118,9 +118,13 @@ impl Hub {
         for (name, events) in by_group(&events) {
             let group = groups.entry(name).or_insert_with(|| Group::starting_after(before));
             group.remember(&events);
-            deliver(&mut group.watchers, revision, &events.into());
+            if !group.watchers.is_empty() {
+                deliver(&mut group.watchers, revision, &events.into());
+            }
         }
-        deliver(wide, revision, &events.into());
+        if !wide.is_empty() {
+            deliver(wide, revision, &events.into());
+        }
         drop(inner);
         self.advanced.notify_one();
     }

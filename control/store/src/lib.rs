@@ -44,7 +44,7 @@ pub use durable::{
 pub use level::{Level, UnknownVersion};
 pub use machine::Answer;
 pub use memory::MemoryStore;
-pub use snapshot::{SnapshotCheck, SnapshotFault, SnapshotInfo};
+pub use snapshot::{SnapshotCheck, SnapshotFault, SnapshotInfo, SnapshotWriter};
 pub use storage::{Storage, StorageError, WatchStream};
 pub use txn::MAX_TXN_BYTES;
 pub use types::{

@@ -5,6 +5,7 @@
 //! part counts the rows. Values are in their envelopes: what was sealed stays sealed.
 
 mod check;
+mod write;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::storage::StorageError;
 use crate::types::{LeaseId, prefix_end};
 
 pub use check::{SnapshotCheck, SnapshotFault, SnapshotInfo};
+pub use write::SnapshotWriter;
 
 const MAGIC: &[u8; 16] = b"sampan snapshot\n";
 const FORMAT: u16 = 2;
@@ -56,7 +58,7 @@ enum Part {
 }
 
 /// One live key.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pos: Pos,
     create: u64,
@@ -138,7 +140,7 @@ fn has_leases(cut: &Cut) -> Result<bool, StorageError> {
     Ok(found)
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Rows {
     rows: Vec<(Row, LeaseId)>,
     bytes: usize,
@@ -158,7 +160,7 @@ impl Rows {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Writer {
     chain: u32,
 }
@@ -234,13 +236,16 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     fn check(&mut self, row: Row, lease: LeaseId) -> Result<Record, StorageError> {
-        let record = row.into_record(lease);
-        let Record { pos, key, value, .. } = &record;
-        if self.last_key.as_ref().is_some_and(|last| last >= key) || pos.rev > self.header.revision {
+        let mut record = row.into_record(lease);
+        let Record { pos, key, value, .. } = &mut record;
+        if self.last_key.as_ref().is_some_and(|last| *last >= *key) || pos.rev > self.header.revision {
             return Err(unsound("its keys are not in order"));
         }
         // Whether this store can open the value is better known now than later.
-        self.codec.decode(key, value).map_err(|error| unsound(&error.to_string()))?;
+        let plain = self.codec.decode(key, value).map_err(|error| unsound(&error.to_string()))?;
+        if self.codec.should_seal(key, value) {
+            *value = self.codec.encode(key, &plain)?;
+        }
         self.last_key = Some(key.clone());
         self.rows += 1;
         Ok(record)

@@ -52,6 +52,12 @@ pub trait Clock: Send + Sync + 'static {
         self.now().max(self.floor())
     }
 
+    /// The most likely time, where one answer is needed: what is shown to people, and the end of what
+    /// people hold. Never before the floor.
+    fn likely(&self) -> SystemTime {
+        self.best()
+    }
+
     /// Both readings, for [`validity`].
     fn moment(&self) -> Moment {
         Moment { now: self.now(), floor: self.floor() }
@@ -170,6 +176,16 @@ impl Witnesses {
         let mut times: Vec<_> = self.servers.values().filter_map(|heard| heard.time_at(at)).collect();
         times.sort_unstable();
         times
+    }
+
+    /// The middle of all clocks, ours among them; of two in the middle the later one. Ours alone is
+    /// what it says; of three, one that is off by years is not believed.
+    #[must_use]
+    pub fn likely(&self, now: SystemTime, at: Instant) -> SystemTime {
+        let mut times = self.times(at);
+        times.push(now);
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().unwrap_or(now)
     }
 
     /// The second-newest of all clocks, ours among them.
@@ -318,6 +334,24 @@ mod tests {
         }
         assert_eq!(witnesses.servers.len(), MAX_WITNESSES);
         assert!(witnesses.servers.contains_key(&key(39)) && !witnesses.servers.contains_key(&key(0)));
+    }
+
+    #[test]
+    fn the_likely_time_is_the_middle_of_all_clocks() {
+        let at = Instant::now();
+        let likely = |now: SystemTime, servers: &[SystemTime]| {
+            let mut witnesses = Witnesses::default();
+            for (i, time) in servers.iter().enumerate() {
+                witnesses.hear(&server(u8::try_from(i).unwrap(), *time), now, at);
+            }
+            witnesses.likely(now, at)
+        };
+        assert_eq!(likely(year(56), &[]), year(56));
+        assert_eq!(likely(year(56), &[year(60)]), year(60), "the later of two");
+        assert_eq!(likely(year(60), &[year(56)]), year(60));
+        assert_eq!(likely(year(99), &[year(56), year(56)]), year(56), "ours is years ahead");
+        assert_eq!(likely(year(1), &[year(56), year(56)]), year(56), "ours is years behind");
+        assert_eq!(likely(year(56), &[year(99), year(56)]), year(56), "another's is");
     }
 
     #[test]

@@ -93,6 +93,12 @@ impl Clock for FloorFile {
         self.persist();
     }
 
+    fn likely(&self) -> SystemTime {
+        let now = self.now();
+        let state = self.state.lock();
+        state.witnesses.likely(now, Instant::now()).max(state.floor())
+    }
+
     fn clock_skew(&self) -> Option<Skew> {
         let now = self.now();
         self.state.lock().witnesses.skew(now, Instant::now())

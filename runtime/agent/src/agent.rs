@@ -182,7 +182,7 @@ impl Agent {
     }
 }
 
-async fn drop_output(task: impl Future<Output = Option<()>>) {
+pub(crate) async fn drop_output(task: impl Future<Output = Option<()>>) {
     task.await;
 }
 
@@ -197,7 +197,11 @@ fn skew(skew: Option<Skew>) -> SignedDuration {
 
 /// Reads the namespaces and service accounts that new pods have, which the kubelet does not ask for:
 /// the answers pass by the mirror.
-async fn companions(client: kube::Client, mirror: Arc<Mirror>, mut link: watch::Receiver<LinkState>) {
+pub(crate) async fn companions(
+    client: kube::Client,
+    mirror: Arc<Mirror>,
+    mut link: watch::Receiver<LinkState>,
+) {
     let mut pods = mirror.pods_changed();
     // Pods often come several at a time: there is a pause after success, too.
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));

@@ -5,7 +5,8 @@
 //! whose requests travel on it ([`api`]), keeps a sealed copy of what the node's pods need
 //! ([`mirror`]), answers from it while no server can be reached ([`offline`]), and serves it
 //! read-only to local clients ([`local_api`]). On a server: [`Gateway`] takes the nodes'
-//! connections, serves their requests, and reaches their kubelets.
+//! connections, serves their requests, and reaches their kubelets; its own node is an [`OwnNode`], for
+//! which there is no server while this one has no quorum.
 //!
 //! Nothing here drives containers, and nothing here touches a server's store.
 
@@ -20,8 +21,10 @@ pub mod link;
 pub mod local_api;
 pub mod mirror;
 pub mod offline;
+mod own;
 mod router;
 pub mod servers;
+mod standing;
 
 pub use agent::{Agent, AgentConfig};
 pub use api::{ApiError, ApiOverStreams};
@@ -29,5 +32,6 @@ pub use error::AgentError;
 pub use gateway::{Gateway, NodeConnection};
 pub use link::{Connected, Link, LinkConfig, LinkState, Timing};
 pub use mirror::{Mirror, MirrorConfig};
+pub use own::OwnNode;
 pub use router::NodeRouter;
 pub use servers::{ServerInfo, Servers, ServersView};

@@ -6,16 +6,21 @@
 //! on it has had time to end. In the same way a connection over TCP gives way to QUIC once that
 //! works. A node behind an address translator needs nothing else: the servers'
 //! requests to its kubelet come on the same connection.
+//!
+//! A server that does not answer for its group counts as one that cannot be reached. One that loses
+//! its group later is left when somebody notices: a request failed for it, or it told that nobody
+//! leads.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use sampan_transport::{Connection, Endpoint, KeyId, Purpose, Target, TransportError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +31,7 @@ use crate::error::AgentError;
 use crate::http1;
 use crate::router::NodeRouter;
 use crate::servers::{Better, Known, ServersView};
+use crate::standing::{self, Useless};
 
 /// So much earlier than the next server each server is dialled.
 const HEAD_START: Duration = Duration::from_secs(1);
@@ -104,6 +110,8 @@ pub struct LinkState {
 pub struct Link {
     current: watch::Sender<Option<Connection>>,
     state: watch::Sender<LinkState>,
+    /// Somebody has reason to think that the server does not answer for its group.
+    doubt: Arc<Notify>,
 }
 
 impl Link {
@@ -120,7 +128,11 @@ impl Link {
             return Err(AgentError::NoServers);
         }
         let state = LinkState { servers: known.view().clone(), ..LinkState::default() };
-        let link = Self { current: watch::Sender::new(None), state: watch::Sender::new(state) };
+        let link = Self {
+            current: watch::Sender::new(None),
+            state: watch::Sender::new(state),
+            doubt: Arc::default(),
+        };
         let (news, heard) = mpsc::channel(16);
         let keeper = Keeper { config, known, link: link.clone(), news, heard, next_id: 0 };
         Ok((link, tokio::spawn(keeper.run(shutdown))))
@@ -135,6 +147,12 @@ impl Link {
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
     }
+
+    /// Whom to notify of doubts that the server still answers for its group: it is asked then, and
+    /// left if it does not.
+    pub(crate) fn doubt(&self) -> Arc<Notify> {
+        Arc::clone(&self.doubt)
+    }
 }
 
 /// What a connection tells the keeper.
@@ -143,6 +161,8 @@ enum News {
     Servers(u64, ServersView),
     /// The connection with this number has ended.
     Ended(u64, String),
+    /// Whether the server at the other end of this one answers for its group.
+    Asked(u64, bool),
 }
 
 /// A connection that is kept.
@@ -180,8 +200,9 @@ impl Keeper {
                     jitter(timing.retry)
                 }
                 Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "no server can be reached");
-                    backoff.failed()
+                    tracing::debug!(error = &error as &dyn std::error::Error, "no server can be used");
+                    let pause = backoff.failed();
+                    if error.may_pass_soon() { pause.min(timing.retry_max / 4) } else { pause }
                 }
             };
             tokio::select! {
@@ -193,10 +214,10 @@ impl Keeper {
 
     /// Tries all servers: each gets a head start before the next one, and the first that answers is
     /// taken.
-    async fn connect(&self) -> Result<Connection, TransportError> {
+    async fn connect(&self) -> Result<Connection, Useless> {
         let mut targets = self.known.order(|| getrandom::u32().unwrap_or(0)).into_iter();
         let mut dialling = FuturesUnordered::new();
-        let mut last = TransportError::Unreachable("any server: none is known".to_owned());
+        let mut last = Useless::from(TransportError::Unreachable("any server: none is known".to_owned()));
         loop {
             let next = targets.next();
             let more = next.is_some();
@@ -224,6 +245,8 @@ impl Keeper {
     async fn keep(&mut self, connection: Connection, shutdown: &CancellationToken) -> bool {
         let mut held = self.adopt(connection);
         let mut moving = Move::Settled;
+        let doubt = self.link.doubt();
+        let mut asking = false;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => {
@@ -237,14 +260,29 @@ impl Keeper {
                         return false;
                     }
                     Some(News::Servers(id, view)) if id == held.id => {
+                        if view.leader.is_none() {
+                            doubt.notify_one();
+                        }
                         self.told(view, &held);
                         moving = self.plan_move(&held, moving);
+                    }
+                    Some(News::Asked(id, good)) => {
+                        asking = false;
+                        if id == held.id && !good {
+                            self.lost("the server does not answer for its group any more");
+                            held.connection.close("this server does not answer for its group");
+                            return false;
+                        }
                     }
                     // Of a connection that was left.
                     Some(_) => {}
                     // Cannot be: this end holds a sender.
                     None => return false,
                 },
+                () = doubt.notified(), if !asking => {
+                    asking = true;
+                    tokio::spawn(ask(held.id, held.connection.clone(), self.news.clone()));
+                }
                 step = moving.step() => (held, moving) = self.advance(held, step),
             }
         }
@@ -279,7 +317,7 @@ impl Keeper {
         let connection = match step {
             Step::Due => {
                 let endpoint = self.config.endpoint.clone();
-                let dialling = async move { endpoint.connect(&target).await };
+                let dialling = async move { reach(&endpoint, &target).await };
                 return (held, Move::Dialling(why, tokio::spawn(dialling)));
             }
             Step::Dialled(Ok(connection)) if Some(connection.peer().key) == target.key => connection,
@@ -366,7 +404,7 @@ enum Move {
     /// It begins then.
     Waiting(Better, Instant),
     /// The server is being dialled.
-    Dialling(Better, JoinHandle<Result<Connection, TransportError>>),
+    Dialling(Better, JoinHandle<Result<Connection, Useless>>),
 }
 
 /// What happens next in a move.
@@ -374,7 +412,7 @@ enum Step {
     /// Its time has come.
     Due,
     /// The server answered, or did not.
-    Dialled(Result<Connection, TransportError>),
+    Dialled(Result<Connection, Useless>),
 }
 
 impl Move {
@@ -395,14 +433,30 @@ impl Move {
                 Step::Due
             }
             Self::Dialling(_, dialling) => Step::Dialled(
-                dialling.await.unwrap_or_else(|error| Err(TransportError::Unreachable(error.to_string()))),
+                dialling
+                    .await
+                    .unwrap_or_else(|error| Err(TransportError::Unreachable(error.to_string()).into())),
             ),
         }
     }
 }
 
-async fn dial(endpoint: &Endpoint, target: Target) -> Result<Connection, TransportError> {
-    let dialled = endpoint.connect(&target).await;
+/// A connection to a server that answers for its group.
+async fn reach(endpoint: &Endpoint, target: &Target) -> Result<Connection, Useless> {
+    let connection = endpoint.connect(target).await?;
+    if standing::answers(&connection).await {
+        return Ok(connection);
+    }
+    let server = connection.peer().name.clone();
+    if let Some(why) = connection.close_reason() {
+        return Err(Useless::TurnedAway { server, why });
+    }
+    connection.close("this server does not answer for its group");
+    Err(Useless::Alone(server))
+}
+
+async fn dial(endpoint: &Endpoint, target: Target) -> Result<Connection, Useless> {
+    let dialled = reach(endpoint, &target).await;
     if let Err(error) = &dialled
         && !error.is_unreachable()
     {
@@ -410,6 +464,13 @@ async fn dial(endpoint: &Endpoint, target: Target) -> Result<Connection, Transpo
         tracing::warn!(server = target.addresses.join(","), error, "a server is of no use");
     }
     dialled
+}
+
+/// Asks whether the server at the other end still answers for its group.
+async fn ask(id: u64, connection: Connection, news: mpsc::Sender<News>) {
+    let good = standing::answers(&connection).await;
+    // The keeper may be gone.
+    drop(news.send(News::Asked(id, good)).await);
 }
 
 /// Serves what comes on a connection and listens to what its server tells, until it ends.

@@ -6,19 +6,22 @@
 //! kubelet/     pods: volumes                logs/      containers' logs
 //! runtime/     containers: records          server     the API's URL
 //! agent/       what a node starts from      snapshots/ scheduled snapshots
+//! replaced-…/  keys and a database that a restored snapshot's took the place of
 //! ```
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::cluster_keys;
 use crate::error::{CommandError, Doing};
 use crate::settings::Mode;
 
 /// Entries that a data directory may hold; a directory with others is somebody else's.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "db",
     "tls",
     "tls.joining",
+    cluster_keys::RESTORING,
     "images",
     "cache",
     "runtime",
@@ -76,7 +79,8 @@ pub(crate) fn prepare(path: &Path) -> Result<(), CommandError> {
     })?;
     let names: Vec<String> =
         entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    if let Some(foreign) = names.iter().find(|name| !OURS.contains(&name.as_str())) {
+    let ours = |name: &str| OURS.contains(&name) || name.starts_with(cluster_keys::REPLACED);
+    if let Some(foreign) = names.iter().find(|name| !ours(name)) {
         return Err(CommandError::new(format!(
             "data directory {} holds {foreign:?}, which is not sampan's; name an empty directory with --data-dir",
             path.display()

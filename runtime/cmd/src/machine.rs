@@ -5,9 +5,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use sampan_apiserver::pki::MachineRole;
+use jiff::Timestamp;
+use sampan_apiserver::pki::{MachineRole, Moment, Time};
 use sampan_join::{JoinError, Joined, Renewal};
-use sampan_transport::{Credentials, FloorFile, Identity};
+use sampan_transport::{Clock, Credentials, FloorFile, Identity};
 
 use crate::error::{CommandError, Doing};
 
@@ -35,6 +36,13 @@ pub(crate) fn install(identity: &Identity, role: MachineRole, renewal: &Renewal)
 pub(crate) fn clock(data_dir: &Path) -> Result<Arc<FloorFile>, CommandError> {
     let path = data_dir.join("tls/time");
     FloorFile::open(&path).map(Arc::new).doing(|| format!("{} cannot be read", path.display()))
+}
+
+/// The same, as certificates of clients are judged by it.
+pub(crate) fn time(clock: &Arc<FloorFile>) -> Time {
+    let clock = Arc::clone(clock);
+    let timestamp = |time| Timestamp::try_from(time).unwrap_or(Timestamp::MAX);
+    Arc::new(move || Moment { floor: timestamp(clock.floor()), likely: timestamp(clock.likely()) })
 }
 
 /// The secret by which peers learn at once that this machine was started again.

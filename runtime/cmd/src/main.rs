@@ -2,6 +2,7 @@
 
 mod args;
 mod cluster_facts;
+mod cluster_keys;
 mod commands;
 mod components;
 mod config_file;

@@ -25,7 +25,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(75);
 
 /// Where in the cluster the node is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The range of pod addresses.
     pub(crate) cluster_cidr: Ipv4Net,
@@ -50,6 +50,11 @@ impl Api {
     /// In this process.
     pub(crate) fn local(client: kube::Client) -> Self {
         Self { client, link: None, clock_skew: None }
+    }
+
+    /// In this process, as far as it is there.
+    pub(crate) fn own(node: &sampan_agent::OwnNode) -> Self {
+        Self { client: node.client(), link: Some(node.api_link()), clock_skew: None }
     }
 
     /// Elsewhere.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use sampan_store::{DurableConfig, Level, Machine, Revision};
 use tokio::io::AsyncRead;
 
+use crate::cluster_keys;
 use crate::error::{CommandError, Doing};
 
 /// Leases of nodes, events, and what keeps the etcd API's leases alive: written often, worth little after a restart.
@@ -25,6 +26,7 @@ pub(crate) fn config(data_dir: &Path) -> DurableConfig {
     let mut config = DurableConfig::new(data_dir.join("db"));
     config.volatile_prefixes = prefixes(&VOLATILE);
     config.sealed_prefixes = prefixes(&SEALED);
+    config.keys = cluster_keys::sealing_keys(data_dir);
     config
 }
 

@@ -16,6 +16,18 @@ pub(crate) fn resident(pid: u32) -> Result<u64, BenchError> {
     kib.map(|kib| kib * 1024).ok_or_else(|| BenchError::Failed("no VmRSS".to_owned()))
 }
 
+/// CPU time used so far, in user and in kernel mode, by threads that are gone as well.
+pub(crate) fn cpu(pid: u32) -> Result<Duration, BenchError> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The program's name, in parentheses, may hold anything.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks: Vec<u64> =
+        fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    let [user, system] = *ticks else { return Err(BenchError::Failed("no CPU times".to_owned())) };
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Ok(Duration::from_micros((user + system) * 1_000_000 / per_second))
+}
+
 /// Sends a signal.
 pub(crate) fn signal(child: &Child, signal: Signal) -> Result<(), BenchError> {
     let pid = Pid::from_child(child);

@@ -11,6 +11,8 @@ pub const SERVERS: &str = "sampan:servers";
 /// Where [`UserInfo::extra`] tells the key that a machine of the cluster proved: SHA-256 of the public
 /// key (`SubjectPublicKeyInfo`), hex.
 pub const KEY_EXTRA: &str = "sampan.io/key-id";
+/// Groups of users who are known by their keys: the machines of the cluster.
+pub(crate) const MACHINES: [&str; 2] = [SERVERS, "system:nodes"];
 const ANONYMOUS: &str = "system:anonymous";
 const ALL_UNAUTHENTICATED: &str = "system:unauthenticated";
 

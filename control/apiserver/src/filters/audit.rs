@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use http::StatusCode;
 use http::request::Parts;
 use jiff::Timestamp;
+use sampan_api::status::Status;
 use sampan_api::time;
 use serde_json::{Value, json};
 
@@ -91,6 +92,16 @@ impl Entry {
             members.insert("objectRef".into(), about);
         }
         Self(entry)
+    }
+
+    /// The request was refused before anything was asked of it: nobody is known to have made it.
+    pub(super) fn refuse(mut self, status: &Status) -> Value {
+        if let Some(members) = self.0.as_object_mut() {
+            let answered = json!({"code": status.code, "reason": status.reason, "message": status.message});
+            members.insert("responseStatus".into(), answered);
+            members.insert("stageTimestamp".into(), time::format_micros(Timestamp::now()).into());
+        }
+        self.0
     }
 
     pub(super) fn finish(mut self, impersonated: Option<&str>, code: StatusCode) -> Value {

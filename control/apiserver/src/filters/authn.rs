@@ -12,7 +12,7 @@ use sampan_api::meta::ObjectMeta;
 use sampan_api::status::Status;
 use serde_json::Value;
 
-use crate::auth::{Binding, Claims, JOIN_PATHS, PUBLIC_PATHS, UserInfo, at_or_below};
+use crate::auth::{Binding, Claims, JOIN_PATHS, PUBLIC_PATHS, UserInfo, at_or_below, refusal};
 use crate::core::Core;
 use crate::endpoints::request_info::RequestInfo;
 
@@ -25,6 +25,16 @@ pub(crate) enum Caller {
     Network(Option<Arc<UserInfo>>),
 }
 
+impl Caller {
+    /// Whom a request claims to come from, for the audit log of those that are refused.
+    pub(super) fn claimed(&self) -> UserInfo {
+        match self {
+            Self::Local(user) | Self::Network(Some(user)) => (**user).clone(),
+            Self::Network(None) => UserInfo::default(),
+        }
+    }
+}
+
 /// Who makes the request, or 401.
 pub(super) async fn authenticate(
     core: &Core,
@@ -33,7 +43,14 @@ pub(super) async fn authenticate(
     info: &RequestInfo,
 ) -> Result<UserInfo, Status> {
     match caller {
-        Caller::Local(user) | Caller::Network(Some(user)) => return Ok((*user).clone()),
+        Caller::Local(user) => return Ok((*user).clone()),
+        Caller::Network(Some(user)) => {
+            let refused = core.revocations.as_deref().and_then(|known| refusal(known, &user));
+            return match refused {
+                None => Ok((*user).clone()),
+                Some(why) => Err(Status::failure(401, "Unauthorized", why)),
+            };
+        }
         Caller::Network(None) => {}
     }
     let given = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();

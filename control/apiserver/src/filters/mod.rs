@@ -81,9 +81,16 @@ async fn chain(
 ) -> Response<Body> {
     let received = jiff::Timestamp::now();
     let (parts, body) = request.into_parts();
+    let claimed = caller.claimed();
     let user = match authn::authenticate(&core, caller, &parts.headers, &info).await {
         Ok(user) => user,
-        Err(status) => return respond::status(&status),
+        Err(status) => {
+            if let Some(log) = &core.audit {
+                let entry = audit::Entry::new((&id, false), received, &claimed, &info, &parts);
+                log.write(entry.refuse(&status));
+            }
+            return respond::status(&status);
+        }
     };
     let extended = core.extension.clone().filter(|_| !info.is_resource && extension::is_below(&info.path));
     let long_running = info.is_long_running(&query) || extended.is_some();

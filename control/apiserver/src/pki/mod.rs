@@ -19,7 +19,6 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use rcgen::KeyPair;
-use rustls::pki_types::UnixTime;
 use rustls::server::danger::ClientCertVerifier;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -29,6 +28,7 @@ pub use kubeconfig::kubeconfig;
 pub use roots::{Authorities, Root, Stage, Succession, fingerprint};
 pub use serving::ServingNames;
 pub use stored::{shared_files, stored_admin_kubeconfig};
+pub use verifier::{Moment, Time};
 
 use authority::Authority;
 use files::Vault;
@@ -241,7 +241,7 @@ impl Pki {
 
     /// A new client certificate.
     pub fn issue_client(&self, user: &str, groups: &[&str]) -> Result<Identity, PkiError> {
-        self.client_authority().issue(&Subject::Client { user, groups }, Timestamp::now(), self.life.0)
+        self.client_authority().issue(&Subject::Client { user, groups }, self.now(), self.life.0)
     }
 
     /// A new certificate (PEM) for a machine, over the key whose possession `request` (a PKCS #10
@@ -252,17 +252,24 @@ impl Pki {
         let bad = |source| PkiError::Certificate { what: "the certificate request".to_owned(), source };
         let request = rcgen::CertificateSigningRequestParams::from_pem(request).map_err(bad)?;
         let subject = Subject::Machine { user: &role.user(name), group: role.group() };
-        self.client_authority().certify(&subject, &request.public_key, Timestamp::now(), self.life.0)
+        self.client_authority().certify(&subject, &request.public_key, self.now(), self.life.0)
     }
 
     /// Whether a client authority that is trusted now signed a certificate (PEM), whose dates do not
     /// matter. It proves who somebody was; whether he still is, is for the caller to find out.
     pub fn has_signed(&self, certificate_pem: &str) -> Result<bool, PkiError> {
-        let der = authority::certificate_der(certificate_pem)?;
-        let parsed = authority::parse(&der)?;
-        let end = parsed.validity().not_after.timestamp();
-        let within = std::time::Duration::from_secs(u64::try_from(end).unwrap_or_default());
-        Ok(self.clients.verify_client_cert(&der, &[], UnixTime::since_unix_epoch(within)).is_ok())
+        Ok(self.clients.has_signed(&authority::certificate_der(certificate_pem)?)?)
+    }
+
+    /// From now on clients' certificates are judged, and certificates are issued, by what this tells
+    /// of the time, instead of the system's clock.
+    pub fn set_time(&self, time: Time) {
+        self.clients.set_time(time);
+    }
+
+    /// The time, as far as it is known.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clients.moment().map_or_else(Timestamp::now, |moment| moment.likely)
     }
 
     /// Whether a certificate (PEM) is of the client authority that signs now.
@@ -304,7 +311,7 @@ impl Pki {
     /// certificate is made anew if it lacks one. Whether it was.
     pub fn set_names(&self, names: ServingNames) -> Result<bool, PkiError> {
         *self.names.write() = names;
-        self.renew_due(Timestamp::now())
+        self.renew_due(self.now())
     }
 
     /// Shows this certificate to machines that ask for the protocol `protocol` (ALPN) on the API's
@@ -327,7 +334,7 @@ impl Pki {
         self.clients.replace(&bundle.client_pem)?;
         *self.current.write() = next;
         drop(writer);
-        self.renew_due(Timestamp::now())?;
+        self.renew_due(self.now())?;
         self.changes.send_replace(bundle);
         Ok(true)
     }

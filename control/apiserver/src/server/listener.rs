@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::auth::{KEY_EXTRA, SERVERS, UserInfo};
+use crate::auth::{self, KEY_EXTRA, MACHINES, UserInfo};
 use crate::body::Body;
+use crate::core::Core;
 use crate::filters::{self, Caller};
 use crate::pki::Pki;
 use crate::server::ApiServer;
@@ -36,8 +37,6 @@ const MAX_STREAMS: u32 = 2000;
 const DRAIN: Duration = Duration::from_secs(10);
 /// After a failed accept (out of file descriptors), a pause.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Groups of users who are known by their keys.
-const MACHINES: [&str; 2] = [SERVERS, "system:nodes"];
 
 /// Takes over TLS connections that agreed on a protocol of its own instead of HTTP.
 pub trait Handover: Send + Sync + 'static {
@@ -91,7 +90,7 @@ pub(super) async fn serve(
 /// Renews certificates while the server runs.
 async fn renew(pki: Arc<Pki>, shutdown: CancellationToken) {
     while timeout(pki.check_interval(), shutdown.cancelled()).await.is_err() {
-        match pki.renew_due(jiff::Timestamp::now()) {
+        match pki.renew_due(pki.now()) {
             Ok(true) => tracing::info!("certificates were renewed"),
             Ok(false) => {}
             Err(error) => {
@@ -119,6 +118,7 @@ async fn connection(
     }
     let core = server.core;
     let (caller, http2) = peer(&stream);
+    let revoked = revoked(Arc::clone(&core), caller.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (core, caller) = (Arc::clone(&core), caller.clone());
         async move { Ok::<_, Infallible>(filters::handle(core, caller, request.map(Body::new)).await) }
@@ -128,9 +128,26 @@ async fn connection(
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
+        // Whatever is under way, watches too, ends with the connection.
+        why = revoked => {
+            tracing::info!(%remote, why, "a machine's connection is closed");
+            return Ok(());
+        }
         () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     timeout(DRAIN, connection).await?
+}
+
+/// Waits until the machine at the other end may not be believed any more, having been believed when it
+/// came: one that comes later is told why.
+async fn revoked(core: Arc<Core>, caller: Caller) -> String {
+    let Caller::Network(Some(user)) = caller else { return std::future::pending().await };
+    match (&core.revocations, user.extra.get(KEY_EXTRA).and_then(|keys| keys.first())) {
+        (Some(revocations), Some(key)) if revocations.refusal(&user.name, key).is_none() => {
+            auth::revoked(&**revocations, &user.name, key).await
+        }
+        _ => std::future::pending().await,
+    }
 }
 
 /// How a connection speaks HTTP: which of the two was agreed on already.

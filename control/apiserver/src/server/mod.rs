@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Finder};
-use crate::auth::{Authorizer, BuiltInAuthorizer, TokenAuthority, UserInfo};
+use crate::auth::{Authorizer, BuiltInAuthorizer, Revocations, TokenAuthority, UserInfo};
 use crate::cacher::Caches;
 use crate::core::Core;
 use crate::discovery::Documents;
@@ -67,6 +67,9 @@ pub enum Contents {
     Copies,
 }
 
+/// Tells metrics, as Prometheus' text. Asked whenever somebody scrapes; must not block.
+pub type Figures = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// How the server is set up.
 pub struct Config {
     /// Where objects are kept.
@@ -87,6 +90,11 @@ pub struct Config {
     /// carries its [`UserInfo`] as an extension. Its body is not read for it, and it has no deadline:
     /// both are the handler's, so that it may stream.
     pub extension: Option<axum::Router>,
+    /// More for `/metrics`, as Prometheus' text: whatever this crate does not know of the store.
+    pub figures: Option<Figures>,
+    /// Whose machine certificates are not good any more: their requests are answered with 401, and
+    /// their connections are closed.
+    pub revocations: Option<Arc<dyn Revocations>>,
     /// Who takes connections over that agreed on another protocol than HTTP.
     pub handover: Option<Arc<dyn Handover>>,
     /// Whose objects `storage` holds.
@@ -108,6 +116,8 @@ impl Config {
             issuer: DEFAULT_ISSUER.to_owned(),
             authorizer: Arc::new(BuiltInAuthorizer),
             extension: None,
+            figures: None,
+            revocations: None,
             handover: None,
             contents: Contents::Own,
             leading: None,
@@ -129,7 +139,7 @@ impl ApiServer {
     pub async fn new(config: Config) -> Result<Self, ServerError> {
         let Config { storage, pki, audit, nodes, advertise, issuer, authorizer, .. } = config;
         let (extension, handover, contents) = (config.extension, config.handover, config.contents);
-        let leading = config.leading;
+        let (leading, revocations) = (config.leading, config.revocations);
         let shutdown = CancellationToken::new();
         let (private, public) = pki.token_key();
         let tokens = TokenAuthority::new(&private, &public, &issuer, vec![issuer.clone()])
@@ -155,6 +165,8 @@ impl ApiServer {
             audit,
             nodes,
             documents: Documents::default(),
+            figures: config.figures,
+            revocations,
             extension,
             advertise,
             shutdown: shutdown.clone(),

@@ -10,7 +10,8 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use sampan_apiserver::pki::Identity;
+use sampan_apiserver::Revocations;
+use sampan_apiserver::pki::{Identity, MachineRole, Moment};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -272,4 +273,116 @@ async fn connections_of_another_protocol_are_handed_over() {
     // Everything else goes on.
     let mut admin = served.connect(Some(&pki.admin()), "h2").await;
     assert_eq!(admin.get("/api/v1/namespaces", &[]).await.0, 200);
+}
+
+/// Whoever is in the list is out.
+#[derive(Default)]
+struct Out {
+    keys: parking_lot::Mutex<Vec<String>>,
+    changes: tokio::sync::watch::Sender<u64>,
+}
+
+impl Revocations for Out {
+    fn refusal(&self, user: &str, key: &str) -> Option<String> {
+        self.keys.lock().iter().any(|out| out == key).then(|| format!("{user} was removed"))
+    }
+
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_machine_is_out_with_all_that_it_has_open() {
+    let out = Arc::new(Out::default());
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("audit");
+    let storage = Arc::new(sampan_store::MemoryStore::new());
+    let cluster = cluster_with(storage, |config| {
+        config.revocations = Some(Arc::clone(&out) as Arc<dyn Revocations>);
+        config.audit = Some(log.clone());
+    })
+    .await;
+    let served = serve(cluster).await;
+    let machine = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let pki = &served.cluster.pki;
+        let certificate_pem = pki.issue_machine(MachineRole::Node, name, &request).unwrap();
+        Identity { certificate_pem, key_pem: key.serialize_pem() }
+    };
+    let (lost, kept) = (machine("lost"), machine("kept"));
+    let mut watches = Vec::new();
+    for identity in [&lost, &kept] {
+        for protocol in ["h2", "http/1.1"] {
+            let mut connection = served.connect(Some(identity), protocol).await;
+            let response = connection.send(Method::GET, "/api/v1/configmaps?watch=true", &[]).await;
+            assert_eq!(response.status(), 200);
+            watches.push((connection, response.into_body()));
+        }
+    }
+    let certificate = CertificateDer::from_pem_slice(lost.certificate_pem.as_bytes()).unwrap();
+    let user = sampan_apiserver::certificate_user(&certificate).unwrap();
+    out.keys.lock().push(user.extra[sampan_apiserver::KEY_EXTRA][0].clone());
+    out.changes.send_modify(|count| *count += 1);
+    for (_, watch) in &mut watches[..2] {
+        let ended = tokio::time::timeout(PATIENCE, watch.frame()).await.unwrap();
+        assert!(!matches!(ended, Some(Ok(_))), "the watch ends with its connection");
+    }
+    served.cluster.config_map("a", json!({})).await;
+    for (_, watch) in &mut watches[2..] {
+        let frame = tokio::time::timeout(PATIENCE, watch.frame()).await.unwrap().unwrap().unwrap();
+        assert!(frame.is_data(), "the other machine's go on");
+    }
+    let mut again = served.connect(Some(&lost), "http/1.1").await;
+    let (code, refusal) = again.get("/api/v1/nodes", &[]).await;
+    assert_eq!(code, 401);
+    assert_eq!(refusal["message"], "system:node:lost was removed");
+    let begun = std::time::Instant::now();
+    loop {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let entry = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        if let Some(entry) = entry.into_iter().find(|entry| entry["responseStatus"]["code"] == 401) {
+            assert_eq!(entry["responseStatus"]["message"], "system:node:lost was removed");
+            assert_eq!(entry["user"]["username"], "system:node:lost");
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{text}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_clock_is_years_ahead_takes_machines_and_no_expired_people() {
+    let served = served().await;
+    let pki = &served.cluster.pki;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let certificate_pem = pki.issue_machine(MachineRole::Node, "n1", &request).unwrap();
+    let (machine, person) = (Identity { certificate_pem, key_pem: key.serialize_pem() }, pki.admin());
+    let answered = async |identity: &Identity| {
+        let mut stream = served.connect_tls(Some(identity), "http/1.1", pki.ca_pem()).await;
+        let asked = b"GET /api/v1/nodes HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let mut text = Vec::new();
+        let asking = async {
+            stream.write_all(asked).await?;
+            stream.read_to_end(&mut text).await
+        };
+        let read = tokio::time::timeout(PATIENCE, asking).await.unwrap();
+        read.is_ok() && text.starts_with(b"HTTP/1.1 200")
+    };
+    assert!(answered(&machine).await && answered(&person).await);
+    let year = jiff::SignedDuration::from_hours(365 * 24);
+    let known = |floor: i32, likely: i32| {
+        let now = jiff::Timestamp::now();
+        let moment = Moment { floor: now + year * floor, likely: now + year * likely };
+        pki.set_time(Arc::new(move || moment));
+    };
+    known(0, 7);
+    assert!(answered(&machine).await, "nothing is proven");
+    assert!(!answered(&person).await, "the most likely time is past its end");
+    known(-50, -50);
+    assert!(answered(&machine).await, "a clock that begins in the past");
+    known(2, 2);
+    assert!(!answered(&machine).await && !answered(&person).await, "it is proven");
 }

@@ -9,6 +9,10 @@
 //! backup each is XChaCha20-Poly1305 (the STREAM construction, which pins order and end), with the
 //! header's hash as associated data, and in the last one keys and length, too; so header and trailer
 //! can be read without the passphrase (when, of which cluster, revision, keys) but not changed.
+//!
+//! Format 2 is for sealed backups alone: the cluster's private files (see [`crate::KeyFiles`]) stand
+//! in the chunks before the snapshot, the header tells how long they are. Without them format 1 is
+//! written, which older programs read.
 
 mod read;
 mod seal;
@@ -30,8 +34,10 @@ use crate::secret::Derivation;
 const MAGIC: &[u8; 16] = b"sampan backup\n\x1a\n";
 /// What a bare snapshot of the store begins with.
 const BARE_MAGIC: &[u8; 16] = b"sampan snapshot\n";
-/// The newest format, which is the one that is written.
-const FORMAT: u16 = 1;
+/// The newest format.
+const FORMAT: u16 = 2;
+/// The one without private files.
+const FORMAT_PLAIN: u16 = 1;
 /// Bytes of the snapshot in each chunk but the last.
 const CHUNK: usize = 64 << 10;
 /// What sealing adds to a chunk.
@@ -61,6 +67,15 @@ pub(crate) struct Header {
     pub(crate) revision: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seal: Option<SealHeader>,
+    /// How many bytes of private files stand before the snapshot, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) private: Option<u32>,
+}
+
+impl Header {
+    fn format(&self) -> u16 {
+        if self.private.is_some() { FORMAT } else { FORMAT_PLAIN }
+    }
 }
 
 /// How the payload is sealed.
@@ -108,7 +123,7 @@ fn preamble(header: &Header) -> Result<(BytesMut, [u8; HASH]), BackupError> {
         length.ok_or_else(|| BackupError::setting("the names for the backup's header are too long"))?;
     let mut out = BytesMut::with_capacity(BEGIN + text.len() + HASH);
     out.put_slice(MAGIC);
-    out.put_u16_le(FORMAT);
+    out.put_u16_le(header.format());
     out.put_u32_le(length);
     out.put_slice(&text);
     let hash: [u8; HASH] = Sha256::digest(&out).into();
@@ -150,6 +165,8 @@ pub struct Summary {
     pub sha256: String,
     /// Whether a passphrase is needed to restore it.
     pub sealed: bool,
+    /// Whether it carries the cluster's private files: authorities, the key of tokens, sealing keys.
+    pub private: bool,
     /// Whether the keys within were checked, too; in a sealed backup that takes the passphrase.
     /// Without it, the hash says that the file is undamaged, not who wrote it.
     pub opened: bool,
@@ -158,7 +175,7 @@ pub struct Summary {
 impl Summary {
     fn of(header: &Header, trailer: Trailer, size: u64, hash: &[u8], opened: bool) -> Self {
         Self {
-            shape: Shape::Backup(FORMAT),
+            shape: Shape::Backup(header.format()),
             created: Some(header.created),
             cluster: Some(header.cluster.clone()),
             node: Some(header.node.clone()),
@@ -168,6 +185,7 @@ impl Summary {
             size,
             sha256: hex(hash),
             sealed: header.seal.is_some(),
+            private: header.private.is_some(),
             opened,
         }
     }

@@ -12,8 +12,8 @@ use super::{
     BARE_MAGIC, BEGIN, CHUNK, FORMAT, HASH, Header, LAST, MAGIC, MAX_HEADER, Shape, Summary, TAG, Trailer,
     hex,
 };
-use crate::BackupError;
 use crate::secret::Passphrase;
+use crate::{BackupError, KeyFiles, key_files};
 
 /// What a backup is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,9 @@ pub(crate) struct Decoder<R> {
     /// What is wrong with the snapshot, where the file may turn out to be damaged, which says more.
     fault: Option<SnapshotFault>,
     summary: Option<Summary>,
+    /// The private files, as far as they were read, and how much of them is to come.
+    private: BytesMut,
+    private_left: usize,
 }
 
 enum Content {
@@ -67,7 +70,26 @@ impl<R: AsyncRead + Unpin> Decoder<R> {
         if matches!(content, Content::Bare | Content::Plain(_)) && passphrase.is_some() {
             return Err(BackupError::NotSealed);
         }
-        Ok(Self { from, content, check, held, fault: None, summary: None })
+        let private_left = match &content {
+            Content::Sealed { header, .. } => header.private.unwrap_or(0) as usize,
+            _ => 0,
+        };
+        let private = BytesMut::new();
+        Ok(Self { from, content, check, held, fault: None, summary: None, private, private_left })
+    }
+
+    /// The private files that a sealed backup carries. Each chunk is authenticated by itself, so that
+    /// they are genuine, whatever comes later.
+    pub(crate) async fn private(&mut self) -> Result<Option<KeyFiles>, BackupError> {
+        while self.private_left > 0 && self.summary.is_none() {
+            self.step().await?;
+        }
+        match &self.content {
+            Content::Sealed { header, .. } if header.private.is_some() => {
+                KeyFiles::from_bytes(&self.private).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The snapshot's next bytes (some, unless it stays shut); `None` once all was read and verified.
@@ -76,15 +98,22 @@ impl<R: AsyncRead + Unpin> Decoder<R> {
             if self.summary.is_some() {
                 return Ok(self.held.pop_front());
             }
-            let read = match self.content {
-                Content::Bare => self.next_bare().await?,
-                _ => self.next_chunk().await?,
-            };
-            let Some(read) = read else { continue };
-            self.take(read)?;
+            self.step().await?;
             if self.summary.is_none() && self.held.len() > 1 {
                 return Ok(self.held.pop_front());
             }
+        }
+    }
+
+    /// Reads one piece, and checks and keeps it.
+    async fn step(&mut self) -> Result<(), BackupError> {
+        let read = match self.content {
+            Content::Bare => self.next_bare().await?,
+            _ => self.next_chunk().await?,
+        };
+        match read {
+            Some(read) => self.take(read),
+            None => Ok(()),
         }
     }
 
@@ -94,7 +123,10 @@ impl<R: AsyncRead + Unpin> Decoder<R> {
     }
 
     /// Checks what was read, and keeps it to be handed out.
-    fn take(&mut self, read: Bytes) -> Result<(), BackupError> {
+    fn take(&mut self, mut read: Bytes) -> Result<(), BackupError> {
+        let private = read.split_to(self.private_left.min(read.len()));
+        self.private_left -= private.len();
+        self.private.extend_from_slice(&private);
         if read.is_empty() || self.fault.is_some() {
             return Ok(());
         }
@@ -126,6 +158,7 @@ impl<R: AsyncRead + Unpin> Decoder<R> {
             size: self.from.size,
             sha256: hex(&self.from.hash.finalize_reset()),
             sealed: false,
+            private: false,
             opened: true,
         });
         Ok(None)
@@ -176,6 +209,9 @@ impl<R: AsyncRead + Unpin> Decoder<R> {
         let summary = Summary::of(header, trailer, self.from.size, &expected, last.is_some());
         if let Some(last) = last {
             self.take(last)?;
+            if self.private_left > 0 {
+                return Err(BackupError::unsound("the keys within are cut off"));
+            }
             if let Some(fault) = self.fault.take() {
                 return Err(fault.into());
             }
@@ -249,8 +285,12 @@ async fn read_begin(from: &mut Hashing<impl AsyncRead + Unpin>) -> Result<Begin,
     if from.exactly(HASH).await? != bound[..] {
         return Err(damaged());
     }
-    let header = serde_json::from_slice(&text)
+    let header: Box<Header> = serde_json::from_slice(&text)
         .map_err(|error| BackupError::unsound(format!("its header makes no sense: {error}")))?;
+    let strange = header.private.is_some_and(|length| length > key_files::MAX_BYTES);
+    if strange || header.format() != format || (header.private.is_some() && header.seal.is_none()) {
+        return Err(BackupError::unsound("its header makes no sense: private files where there are none"));
+    }
     Ok(Begin::Backup { header, bound })
 }
 

@@ -19,8 +19,9 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// Begins the file; `sealer` is there if and only if the header says so.
-    pub(crate) fn new(header: Header, sealer: Option<Sealer>) -> Result<Self, BackupError> {
+    /// Begins the file; `sealer` is there if and only if the header says so, and so are `private`
+    /// files.
+    pub(crate) fn new(header: Header, sealer: Option<Sealer>, private: &[u8]) -> Result<Self, BackupError> {
         let (begin, bound) = preamble(&header)?;
         let mut encoder = Self {
             header,
@@ -33,6 +34,9 @@ impl Encoder {
             out: BytesMut::new(),
         };
         encoder.emit(&begin);
+        encoder.push(private)?;
+        // What is counted is the snapshot.
+        encoder.taken = 0;
         Ok(encoder)
     }
 

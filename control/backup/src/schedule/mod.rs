@@ -14,7 +14,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 pub use retain::{Retention, retain};
-pub use runner::{Clock, Runner};
+pub use runner::{Clock, KeySource, Runner};
 
 use crate::BackupError;
 

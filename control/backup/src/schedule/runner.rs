@@ -15,7 +15,10 @@ use super::{Retention, Schedule, retain};
 use crate::error::chain;
 use crate::open::cluster_of;
 use crate::save::{Origin, SaveOptions, Seal, save_named};
-use crate::{BackupError, BackupName, Existing, Listed, Place, list};
+use crate::{BackupError, BackupName, Existing, KeyFiles, Listed, Place, list};
+
+/// Reads the cluster's private files; short, so it may block.
+pub type KeySource = Arc<dyn Fn() -> std::io::Result<KeyFiles> + Send + Sync>;
 
 /// Tells the wall clock's time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -38,6 +41,8 @@ pub struct Runner {
     pub origin: Origin,
     /// Whether they are sealed.
     pub seal: Option<Seal>,
+    /// Where the cluster's private files come from, each time, for sealed backups to carry.
+    pub private: Option<KeySource>,
     /// Whether this server leads.
     pub leads: watch::Receiver<bool>,
     /// What time it is; [`Timestamp::now`] outside tests.
@@ -134,12 +139,18 @@ impl<'a> Pace<'a> {
     }
 
     async fn save(&mut self, begun: Timestamp) -> Result<(), BackupError> {
-        let Runner { storage, origin, seal, .. } = self.runner;
+        let Runner { storage, origin, seal, private, .. } = self.runner;
         self.place.prepare().await?;
+        let read = |source: &KeySource| {
+            source().map_err(|error| BackupError::io("reading", &"the cluster's keys", error))
+        };
+        // Never without a seal.
+        let private = private.as_ref().filter(|_| seal.is_some()).map(read).transpose()?;
         let options = SaveOptions {
             origin: origin.clone(),
             created: begun,
             seal: seal.clone(),
+            private,
             // The same second and revision: the same backup.
             existing: Existing::Replace,
         };

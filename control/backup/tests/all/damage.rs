@@ -133,8 +133,8 @@ async fn newer_and_foreign_files_are_refused_by_name() {
     newer[16..18].copy_from_slice(&9_999_u16.to_le_bytes());
     std::fs::write(location.to_string(), &newer).unwrap();
     let refusal = status(&location, None).await.unwrap_err();
-    assert!(matches!(refusal, BackupError::Newer { format: 9_999, known: 1 }));
-    assert_eq!(refusal.to_string(), "the backup has format 9999; this program knows up to 1");
+    assert!(matches!(refusal, BackupError::Newer { format: 9_999, known: 2 }));
+    assert_eq!(refusal.to_string(), "the backup has format 9999; this program knows up to 2");
     for foreign in ["PK\x03\x04 a zip archive, for all we know", "SQLite format 3\0", "x"] {
         std::fs::write(location.to_string(), foreign).unwrap();
         let refusal = status(&location, None).await.unwrap_err().to_string();

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sampan_backup::{
-    BackupError, Existing, Location, Place, SaveOptions, Shape, list, save, save_stream, status,
+    BackupError, Existing, KeyFiles, Location, Place, SaveOptions, Shape, list, save, save_stream, status,
 };
 use sampan_store::Storage;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
@@ -35,6 +35,42 @@ async fn a_backup_gives_back_what_the_store_had_whatever_its_size_and_seal() {
         }
     }
     assert_eq!(names(dir.path()).len(), 8, "and no other files");
+}
+
+#[tokio::test]
+async fn a_sealed_backup_carries_private_files_and_an_open_one_never_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| Location::file(&dir.path().join(name)).unwrap();
+    let files = KeyFiles::new([
+        ("server-ca.key".to_owned(), "private-text".to_owned()),
+        ("authorities.json".to_owned(), "x".repeat(150_000)),
+    ]);
+    let with = SaveOptions { private: Some(files.clone()), ..sealed() };
+    for (keys, size) in [(0, 0), (3, 100), (900, 3_000)] {
+        let store = store(keys, size).await;
+        let location = at(&format!("sealed-{keys}"));
+        let saved = save(&store, &location, &with).await.unwrap();
+        assert_eq!((saved.shape, saved.private), (Shape::Backup(2), true));
+        assert_eq!(status(&location, Some(&passphrase())).await.unwrap(), saved);
+        let shut = status(&location, None).await.unwrap();
+        assert_eq!((shut.private, shut.opened, shut.keys), (true, false, u64::from(keys)));
+        let contents_of = sampan_backup::open(&location, Some(&passphrase())).await.unwrap();
+        assert_eq!(contents_of.private(), Some(&files));
+        assert_eq!(read_out(&location, Some(&passphrase())).await.unwrap(), plain(&store).await);
+        assert_eq!(restored(&location, Some(&passphrase())).await, contents(&store).await);
+        let bytes = std::fs::read(location.to_string()).unwrap();
+        assert!(!bytes.windows(12).any(|window| window == b"private-text"));
+    }
+    let store = store(3, 100).await;
+    let open = SaveOptions { private: Some(files), ..options() };
+    let refusal = save(&store, &at("open"), &open).await.unwrap_err().to_string();
+    assert!(refusal.contains("only carried by a sealed backup"), "{refusal}");
+    assert!(!std::fs::exists(dir.path().join("open")).unwrap());
+    // Without them the format is that of older programs.
+    let saved = save(&store, &at("plain"), &sealed()).await.unwrap();
+    assert_eq!((saved.shape, saved.private), (Shape::Backup(1), false));
+    let read = sampan_backup::open(&at("plain"), Some(&passphrase())).await.unwrap();
+    assert_eq!(read.private(), None);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ fn runner(storage: Arc<dyn Storage>, place: Place, schedule: &str) -> (Runner, w
     let origin = Instant::now();
     let clock = move || begin + jiff::SignedDuration::try_from(origin.elapsed()).unwrap();
     let runner = Runner {
+        private: None,
         storage,
         places: vec![place],
         schedule: schedule.parse().unwrap(),

@@ -69,6 +69,7 @@ pub(crate) fn options() -> SaveOptions {
         origin: origin(),
         created: "2026-11-21T15:42:00Z".parse().unwrap(),
         seal: None,
+        private: None,
         existing: Existing::Refuse,
     }
 }

@@ -85,19 +85,36 @@ fn free_port() -> u16 {
 }
 
 pub(crate) async fn theirs() -> Theirs {
+    started(None).await
+}
+
+/// An etcd that goes on from a snapshot.
+pub(crate) async fn restored(snapshot: &Path) -> Theirs {
+    started(Some(snapshot)).await
+}
+
+async fn started(snapshot: Option<&Path>) -> Theirs {
     // Somebody may take the port before etcd does.
     for _ in 0..5 {
-        if let Some(theirs) = try_theirs().await {
+        if let Some(theirs) = try_theirs(snapshot).await {
             return theirs;
         }
     }
     panic!("etcd does not start: these tests need Debian's etcd-server");
 }
 
-async fn try_theirs() -> Option<Theirs> {
+async fn try_theirs(snapshot: Option<&Path>) -> Option<Theirs> {
     let dir = tempfile::tempdir().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let (client, peer) = (format!("http://{address}"), format!("http://127.0.0.1:{}", free_port()));
+    if let Some(snapshot) = snapshot {
+        let (data, cluster) = (dir.path().join("data"), format!("reference={peer}"));
+        let restore = ["snapshot", "restore", &snapshot.display().to_string(), "--name", "reference"];
+        let group = ["--initial-cluster", &cluster, "--initial-advertise-peer-urls", &peer];
+        let into = ["--data-dir", &data.display().to_string()];
+        let (ok, said) = run("etcdctl", &[&restore[..], &group, &into].concat(), dir.path());
+        assert!(ok, "{said}");
+    }
     let child = Command::new("etcd")
         .args(["--name", "reference", "--log-level", "error", "--data-dir"])
         .arg(dir.path().join("data"))

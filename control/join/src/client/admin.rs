@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::StreamReader;
 
 use super::https::{Https, Proof};
-use crate::wire::{CreatedToken, NewToken, RotationStatus, TokenInfo};
+use crate::wire::{CreatedToken, NewToken, RemovedNode, RotationStatus, TokenInfo};
 use crate::{JoinError, Member, MemberState};
 
 const NO_BODY: Option<&()> = None;
@@ -95,6 +95,11 @@ impl AdminClient {
     /// Takes a member out for good; its name or number.
     pub async fn remove_member(&self, member: &str) -> Result<Member, JoinError> {
         self.https.json(Method::DELETE, &format!("/sampan/v1/members/{}", segment(member)?), NO_BODY).await
+    }
+
+    /// Turns a node's key away for good; its name. The Node object stays.
+    pub async fn remove_node(&self, node: &str) -> Result<RemovedNode, JoinError> {
+        self.https.json(Method::DELETE, &format!("/sampan/v1/nodes/{}", segment(node)?), NO_BODY).await
     }
 
     /// Begins a change of the cluster's authorities.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::records::{self, Record, Records};
 use crate::KeyId;
 
-const PREFIX: &str = "/sampan/identities/";
-const REMOVED: &str = "/sampan/removed/";
+pub(crate) const PREFIX: &str = "/sampan/identities/";
+pub(crate) const REMOVED: &str = "/sampan/removed/";
 const NODES: &str = "/registry/core/nodes/";
 /// A node that has just enrolled has no Node object yet; its name is not free for that.
 const REGISTRATION: SignedDuration = SignedDuration::from_mins(2);
@@ -181,10 +181,16 @@ impl Identities {
         }
     }
 
-    /// Turns a server's key away for good, and frees its name.
-    pub(crate) async fn remove_server(&self, name: &str, owner: KeyId, now: Timestamp) -> Result<(), Status> {
+    /// Turns a machine's key away for good, and frees its name.
+    pub(crate) async fn remove(
+        &self,
+        role: MachineRole,
+        name: &str,
+        owner: KeyId,
+        now: Timestamp,
+    ) -> Result<(), Status> {
         for _ in 0..ATTEMPTS {
-            let record = self.records.read_one(&key(MachineRole::Server, name)).await?;
+            let record = self.records.read_one(&key(role, name)).await?;
             let removed = Removed { name: name.to_owned(), at: now.as_second() };
             let mut changes = vec![records::put(&format!("{REMOVED}{owner}"), &removed)?];
             if record.get::<Identity>()?.is_some_and(|found| found.key == owner) {
@@ -194,7 +200,7 @@ impl Identities {
                 return Ok(());
             }
         }
-        Err(Status::unavailable("the member's key could not be written down as removed; try again"))
+        Err(Status::unavailable("the machine's key could not be written down as removed; try again"))
     }
 
     /// Writes down which authorities a machine trusts.

@@ -7,7 +7,7 @@ use sampan_apiserver::UserInfo;
 use sampan_apiserver::pki::MachineRole;
 
 use super::Inner;
-use crate::wire::Addresses;
+use crate::wire::{Addresses, RemovedNode};
 use crate::{KeyId, Member, MemberState, MembershipError, format_member_id};
 
 const MASTERS: &str = "system:masters";
@@ -94,9 +94,27 @@ pub(super) async fn remove(inner: &Inner, user: &UserInfo, wanted: &str) -> Resu
             None => return Err(missing),
         },
     };
-    inner.identities.remove_server(&found.name, found.key, Timestamp::now()).await?;
+    inner.identities.remove(MachineRole::Server, &found.name, found.key, Timestamp::now()).await?;
     tracing::info!(name = found.name, "a member was removed");
     Ok(found)
+}
+
+/// Turns a node's key away from now on, and frees its name. Its Node object is Kubernetes' to delete.
+pub(super) async fn remove_node(inner: &Inner, user: &UserInfo, name: &str) -> Result<RemovedNode, Status> {
+    if !user.in_group(MASTERS) {
+        return Err(forbidden("only an administrator removes a node"));
+    }
+    let Some(owner) = inner.identities.owner(MachineRole::Node, name).await? else {
+        let message = format!("no machine has joined as the node {name:?}; 'kubectl get nodes' shows them");
+        return Err(Status::failure(404, "NotFound", message));
+    };
+    if list(inner).await?.iter().any(|state| state.member.key == owner.key) {
+        let message = format!("{name:?} is a server; remove it with 'sampan member remove {name}'");
+        return Err(Status::failure(409, "Conflict", message));
+    }
+    inner.identities.remove(MachineRole::Node, name, owner.key, Timestamp::now()).await?;
+    tracing::info!(name, key = %owner.key, "a node's key was removed");
+    Ok(RemovedNode { name: name.to_owned(), key: owner.key })
 }
 
 /// A member by its name or its number.

@@ -11,6 +11,7 @@ mod limiter;
 mod members;
 mod ranges;
 mod records;
+mod revoked;
 mod routes;
 mod snapshot;
 mod tokens;
@@ -21,7 +22,9 @@ use std::time::Duration;
 
 use axum::Router;
 use jiff::{SignedDuration, Timestamp};
+use revoked::Revoked;
 use sampan_api::status::Status;
+use sampan_apiserver::Revocations;
 use sampan_apiserver::pki::Pki;
 use sampan_store::Storage;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Joined;
 use crate::wire::{CreatedToken, NewToken, RotationStatus};
 use crate::{JoinError, Membership, TokenRole};
+use crate::{KeyId, MachineRole};
 use identities::Identities;
 use limiter::Limiter;
 use records::Records;
@@ -100,6 +104,7 @@ pub(crate) struct Inner {
     tokens: Tokens,
     identities: Identities,
     records: Records,
+    revoked: Arc<Revoked>,
     strangers: Limiter,
 }
 
@@ -116,6 +121,7 @@ impl JoinService {
         let inner = Inner {
             tokens: Tokens::new(records.clone()),
             identities: Identities::new(records.clone()),
+            revoked: Revoked::new(records.clone()),
             records,
             strangers: Limiter::new(),
             config,
@@ -135,14 +141,22 @@ impl JoinService {
         tokio::join!(
             sweep(inner, shutdown.clone()),
             authorities::follow(inner, shutdown.clone()),
-            authorities::step_by_step(inner, shutdown),
+            authorities::step_by_step(inner, shutdown.clone()),
+            inner.revoked.follow(shutdown),
         );
     }
 
-    /// Brings this server's authorities and the store's together, once: to be awaited after the store
-    /// is open and before the API is served. [`JoinService::run`] goes on from there.
+    /// Brings this server's authorities and the store's together, and finds out who was removed,
+    /// once: to be awaited after the store is open and before the API is served.
+    /// [`JoinService::run`] goes on from there.
     pub async fn share_authorities(&self) -> Result<(), JoinError> {
-        authorities::reconcile(&self.inner).await.map(|_| ()).map_err(refused)
+        authorities::reconcile(&self.inner).await.map_err(refused)?;
+        self.inner.revoked.load().await.map(|_| ()).map_err(refused)
+    }
+
+    /// Who was removed, kept current by [`JoinService::run`]: for `sampan_apiserver::Config::revocations`.
+    pub fn revocations(&self) -> Arc<dyn Revocations> {
+        Arc::clone(&self.inner.revoked) as Arc<dyn Revocations>
     }
 
     /// Writes down that this server's key owns its names, as enrolment does for machines that join.
@@ -154,6 +168,7 @@ impl JoinService {
             addresses,
             holds: self.inner.config.pki.authorities().generation,
         };
+        self.inner.take_over(joined.key.id(), &joined.name).await.map_err(refused)?;
         self.inner.identities.admit(&machine, identities::Proof::Key, Timestamp::now()).await.map_err(refused)
     }
 
@@ -196,6 +211,22 @@ impl JoinService {
 }
 
 impl Inner {
+    /// In a cluster that was restored on another machine this server's name belongs to a key of which
+    /// no member is: that machine is gone, and its key is turned away. Nobody else's name is touched.
+    async fn take_over(&self, own: KeyId, name: &str) -> Result<(), Status> {
+        let owner = self.identities.owner(MachineRole::Server, name).await?;
+        let Some(old) = owner.map(|owner| owner.key).filter(|key| *key != own) else { return Ok(()) };
+        if members::list(self).await?.iter().any(|state| state.member.key == old) {
+            return Ok(());
+        }
+        tracing::warn!(name, key = %old, "the machine that had this server's name is no member any more");
+        let now = Timestamp::now();
+        if self.identities.owner(MachineRole::Node, name).await?.is_some_and(|node| node.key == old) {
+            self.identities.remove(MachineRole::Node, name, old, now).await?;
+        }
+        self.identities.remove(MachineRole::Server, name, old, now).await
+    }
+
     async fn node_index(&self, name: &str) -> Result<u32, Status> {
         ranges::claim(&self.records, name, self.config.node_parts, Timestamp::now()).await
     }

@@ -37,6 +37,7 @@ pub(super) fn router(inner: Arc<Inner>) -> Router {
         .route("/sampan/v1/members", get(list_members).post(add_member))
         .route("/sampan/v1/members/{member}", delete(remove_member).put(update_member))
         .route("/sampan/v1/members/{member}/promote", post(promote_member))
+        .route("/sampan/v1/nodes/{node}", delete(remove_node))
         .route("/sampan/v1/certificates", get(rotation_status))
         .route("/sampan/v1/certificates/rotate", post(rotate))
         .route("/sampan/v1/snapshot", get(take_snapshot))
@@ -119,6 +120,14 @@ async fn remove_member(
     Extension(user): User,
 ) -> Response<Body> {
     answer(StatusCode::OK, members::remove(&inner, &user, &member).await)
+}
+
+async fn remove_node(
+    State(inner): Shared,
+    Path(node): Path<String>,
+    Extension(user): User,
+) -> Response<Body> {
+    answer(StatusCode::OK, members::remove_node(&inner, &user, &node).await)
 }
 
 async fn rotation_status(State(inner): Shared) -> Response<Body> {

@@ -132,6 +132,7 @@ pub(crate) async fn cluster_with(life: Life, change: impl FnOnce(&mut JoinConfig
     service.record_self(&own, &[address.to_string()]).await.unwrap();
     let mut config = sampan_apiserver::Config::new(storage.clone(), Arc::clone(&pki), address.to_string());
     config.extension = Some(service.router());
+    config.revocations = Some(service.revocations());
     let api = ApiServer::new(config).await.unwrap();
     let stop = CancellationToken::new();
     let (shutdown, tasks) = (stop.clone(), service.clone());

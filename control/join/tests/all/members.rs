@@ -97,3 +97,81 @@ async fn the_last_voter_stays() {
     let token = cluster.token(TokenRole::Server).await;
     assert!(token.contains("::server:"));
 }
+
+#[tokio::test]
+async fn a_removed_machines_certificate_is_refused_at_once() {
+    let cluster = cluster().await;
+    let (_machine, node) = cluster.node("n1").await;
+    let (_other, other) = cluster.node("n2").await;
+    let acting = |joined: &sampan_join::Joined| {
+        let identity = joined.identity(MachineRole::Node).unwrap();
+        sampan_join::AdminClient::new(&cluster.url(), &cluster.pki.ca_pem(), &identity).unwrap()
+    };
+    let refusal =
+        async |joined: &sampan_join::Joined| acting(joined).members().await.unwrap_err().to_string();
+    assert!(refusal(&node).await.starts_with("forbidden: "));
+    let error = acting(&node).remove_node("n2").await.unwrap_err().to_string();
+    assert!(error.starts_with("forbidden: "), "{error}");
+    let error = cluster.admin().remove_node("n3").await.unwrap_err().to_string();
+    assert_eq!(error, "no machine has joined as the node \"n3\"; 'kubectl get nodes' shows them");
+
+    let gone = cluster.admin().remove_node("n1").await.unwrap();
+    assert_eq!((gone.name.as_str(), gone.key), ("n1", node.key.id()));
+    let begun = std::time::Instant::now();
+    while !refusal(&node).await.starts_with("this machine's key was removed from the cluster on ") {
+        assert!(begun.elapsed() < crate::harness::PATIENCE, "{}", refusal(&node).await);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(refusal(&other).await.starts_with("forbidden: "), "the other one is as it was");
+    let mut node = node;
+    let error = sampan_join::renew(&mut node, &[cluster.url()], &[]).await.unwrap_err().to_string();
+    assert!(error.starts_with("this machine's key was removed from the cluster on "), "{error}");
+
+    // The name is free; whoever has it is believed, and a server starts with what it knows.
+    let (_new, new) = cluster.node("n1").await;
+    assert!(refusal(&new).await.starts_with("forbidden: "));
+    cluster.service.share_authorities().await.unwrap();
+    assert!(refusal(&node).await.starts_with("this machine's key was removed from the cluster on "));
+}
+
+#[tokio::test]
+async fn a_servers_own_node_is_removed_with_the_server() {
+    let cluster = cluster().await;
+    let token = cluster.token(TokenRole::Server).await;
+    let machine = cluster.machine("s2", &[MachineRole::Server, MachineRole::Node], &token);
+    let joined = machine.enroll().await.unwrap();
+    join_members(&joined, &[cluster.url()], &["10.0.0.2:6443".to_owned()]).await.unwrap();
+    let error = cluster.admin().remove_node("s2").await.unwrap_err().to_string();
+    assert_eq!(error, "\"s2\" is a server; remove it with 'sampan member remove s2'");
+}
+
+#[tokio::test]
+async fn a_restored_server_takes_its_own_name_over_and_nobody_elses() {
+    let cluster = cluster().await;
+    let restored = |name: &str| {
+        let tls = cluster.dir.path().join(format!("restored-{name}"));
+        std::fs::create_dir(&tls).unwrap();
+        sampan_join::prepare_server(&tls, &cluster.pki, name, &[MachineRole::Server, MachineRole::Node])
+            .unwrap()
+    };
+    let (_node, _) = cluster.node("n1").await;
+    cluster.register_node("n1", true).await;
+    // A member that is there keeps its name.
+    let error = cluster.service.record_self(&restored("s1"), &[]).await.unwrap_err().to_string();
+    assert!(error.contains("\"s1\" belongs to another machine's key"), "{error}");
+    let old = cluster.members.states.lock()[0].member.key;
+    let new = restored("s2");
+    cluster.members.states.lock()[0].member.key = new.key.id();
+    let own = sampan_join::prepare_server(
+        &cluster.dir.path().join("restored-s1"),
+        &cluster.pki,
+        "s1",
+        &[MachineRole::Server, MachineRole::Node],
+    )
+    .unwrap();
+    cluster.service.record_self(&own, &[]).await.unwrap();
+    assert!(cluster.record(&format!("/sampan/removed/{old}")).await.is_some());
+    // So does a node that is no server.
+    let error = cluster.service.record_self(&restored("n1"), &[]).await.unwrap_err().to_string();
+    assert!(error.contains("\"n1\" belongs to another machine's key"), "{error}");
+}

@@ -11,6 +11,7 @@ mod read;
 mod sweep;
 
 use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTran
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Create, Disk, is_no_space};
+use crate::layer::Layer;
 use crate::level::Level;
 use crate::machine::{Frozen, Position};
 use crate::record::Record;
@@ -144,9 +146,7 @@ impl Tables {
         {
             let mut rev = txn.open_table(REV).map_err(failed)?;
             let mut idx = txn.open_table(IDX).map_err(failed)?;
-            for record in frozen.layer.all_records() {
-                insert(&mut rev, record, &mut meta)?;
-            }
+            append(&mut rev, &frozen.layer, &mut meta)?;
             for (key, head) in frozen.layer.all_heads() {
                 idx.insert(&**key, &*head.to_bytes()?).map_err(failed)?;
             }
@@ -259,6 +259,18 @@ impl Tables {
         self.meta = meta;
         Ok(())
     }
+}
+
+/// Adds a generation's records behind all others: in order, so that pages are filled once each.
+fn append(rev: &mut sweep::RevTable<'_>, layer: &Layer, meta: &mut Meta) -> Result<(), StorageError> {
+    let mut cursor = rev.upper_bound_mut(Bound::<(u64, u32)>::Unbounded).map_err(failed)?;
+    for record in layer.all_records() {
+        let bytes = record.to_bytes()?;
+        cursor.insert_before((record.pos.rev, record.pos.sub), &*bytes).map_err(failed)?;
+        meta.records += 1;
+        meta.bytes += bytes.len() as u64;
+    }
+    cursor.close().map_err(failed)
 }
 
 fn insert(rev: &mut sweep::RevTable<'_>, record: &Record, meta: &mut Meta) -> Result<(), StorageError> {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 pub(crate) use record::FORMAT;
-use record::{Chain, FRAME, write_frame};
+use record::{Chain, FRAME, begin_frame, end_frame, seal_frames};
 pub use record::{LogId, LogState, Record, Vote};
 use segment::{Segment, Segments};
 
@@ -129,25 +129,26 @@ impl Wal {
     /// Appends records, all in one segment, and makes them durable. After an error none of them
     /// is in the log, and the next call tries anew.
     pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
-        let mut payloads = Vec::with_capacity(records.len() + 1);
+        let mut extra = Vec::new();
         if self.unsure {
-            payloads.push(encode(&Record::Resumed { nonce: RandomState::new().hash_one(()) })?);
+            extra.push(Record::Resumed { nonce: RandomState::new().hash_one(()) });
         }
-        if let Some(id) = self.jump {
-            payloads.push(encode(&Record::Purge(id))?);
-        }
+        extra.extend(self.jump.map(Record::Purge));
         let mut state = self.state;
+        let mut batch = Batch::default();
+        for record in &extra {
+            batch.push(record)?;
+        }
         for record in records {
-            payloads.push(encode(record)?);
+            batch.push(record)?;
             state.apply(record);
         }
-        let needed: usize = payloads.iter().map(|payload| payload.len() + FRAME).sum();
-        if needed > self.max_batch() {
+        if batch.bytes.len() > self.max_batch() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a batch exceeds the log's segments"));
         }
         match &self.current {
-            Some(segment) if segment.room() >= needed => self.append_here(&payloads)?,
-            _ => self.append_in_next_segment(&payloads)?,
+            Some(segment) if segment.room() >= batch.bytes.len() => self.append_here(batch)?,
+            _ => self.append_in_next_segment(batch)?,
         }
         self.state = state;
         self.unsure = false;
@@ -164,11 +165,11 @@ impl Wal {
         }
     }
 
-    fn append_here(&mut self, payloads: &[Vec<u8>]) -> io::Result<()> {
+    fn append_here(&mut self, mut batch: Batch) -> io::Result<()> {
         let Some(segment) = &mut self.current else { return Err(io::ErrorKind::NotFound.into()) };
         let mut chain = self.chain;
-        let batch = frames(&mut chain, payloads)?;
-        if let Err(error) = segment.write(&batch).and_then(|()| segment.sync()) {
+        batch.seal(&mut chain)?;
+        if let Err(error) = segment.append(&batch.bytes) {
             // Nobody knows what of it the device holds: its beginning is wiped if the device lets
             // us, and what is left behind never follows from the frames that come next.
             self.unsure = true;
@@ -181,15 +182,16 @@ impl Wal {
         Ok(())
     }
 
-    fn append_in_next_segment(&mut self, payloads: &[Vec<u8>]) -> io::Result<()> {
+    fn append_in_next_segment(&mut self, batch: Batch) -> io::Result<()> {
         let number = self.next_number;
         let mut segment = self.segments.acquire(number)?;
         self.next_number += 1;
-        let head = encode(&Record::Head { format: FORMAT, segment: number, state: self.state })?;
+        let mut whole = Batch::default();
+        whole.push(&Record::Head { format: FORMAT, segment: number, state: self.state })?;
+        whole.bytes.extend_from_slice(&batch.bytes);
         let mut chain = Chain::of_segment(number);
-        let mut batch = frames(&mut chain, &[head])?;
-        batch.extend(frames(&mut chain, payloads)?);
-        if let Err(error) = segment.write(&batch).and_then(|()| segment.sync()) {
+        whole.seal(&mut chain)?;
+        if let Err(error) = segment.append(&whole.bytes) {
             // Whatever it holds is void: the next segment's head says where the log ended.
             drop(segment);
             self.segments.recycle(number);
@@ -203,16 +205,26 @@ impl Wal {
     }
 }
 
-fn encode(record: &Record) -> io::Result<Vec<u8>> {
-    postcard::to_allocvec(record).map_err(io::Error::other)
+/// The frames of records that are written together; sealed once it is known where.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
 }
 
-fn frames(chain: &mut Chain, payloads: &[Vec<u8>]) -> io::Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(payloads.iter().map(|payload| payload.len() + FRAME).sum());
-    for payload in payloads {
-        write_frame(&mut out, chain, payload).ok_or(io::ErrorKind::InvalidInput)?;
+impl Batch {
+    fn push(&mut self, record: &Record) -> io::Result<()> {
+        let start = self.bytes.len();
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.reserve(FRAME + record.size_hint());
+        begin_frame(&mut bytes);
+        self.bytes = postcard::to_extend(record, bytes).map_err(io::Error::other)?;
+        end_frame(&mut self.bytes, start).ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
-    Ok(out)
+
+    /// Gives each frame its checksum.
+    fn seal(&mut self, chain: &mut Chain) -> io::Result<()> {
+        seal_frames(&mut self.bytes, chain).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,17 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// At least what it takes, but for a little.
+    pub(crate) fn size_hint(&self) -> usize {
+        const SMALL: usize = 32;
+        match self {
+            Self::Entry { payload, .. } => SMALL + payload.len(),
+            _ => SMALL,
+        }
+    }
+}
+
 /// What the log's stream says so far, its entries aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogState {
@@ -128,13 +139,29 @@ impl Chain {
     }
 }
 
-/// Appends a record's frame to `out`; the chain moves on.
-pub(crate) fn write_frame(out: &mut Vec<u8>, chain: &mut Chain, payload: &[u8]) -> Option<()> {
-    let len = u32::try_from(payload.len()).ok()?.to_le_bytes();
-    *chain = chain.next(len, payload);
-    out.extend_from_slice(&len);
-    out.extend_from_slice(&chain.0.to_le_bytes());
-    out.extend_from_slice(payload);
+/// Begins a frame in `out`; its payload follows, then [`end_frame`].
+pub(crate) fn begin_frame(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0; FRAME]);
+}
+
+/// Ends the frame that began at `start` of `out`: it knows its length now.
+pub(crate) fn end_frame(out: &mut [u8], start: usize) -> Option<()> {
+    let len = u32::try_from(out.len().checked_sub(start + FRAME)?).ok()?;
+    out.get_mut(start..)?.first_chunk_mut::<4>().map(|slot| *slot = len.to_le_bytes())
+}
+
+/// Writes the checksums of frames that have all else; the chain moves on.
+pub(crate) fn seal_frames(frames: &mut [u8], chain: &mut Chain) -> Option<()> {
+    let mut rest = frames;
+    while !rest.is_empty() {
+        let (len, behind) = rest.split_first_chunk_mut::<4>()?;
+        let (crc, behind) = behind.split_first_chunk_mut::<4>()?;
+        let size = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+        let (payload, behind) = behind.split_at_mut_checked(size)?;
+        *chain = chain.next(*len, payload);
+        *crc = chain.0.to_le_bytes();
+        rest = behind;
+    }
     Some(())
 }
 
@@ -163,8 +190,12 @@ mod tests {
         let mut out = Vec::new();
         let mut chain = Chain::of_segment(number);
         for payload in payloads {
-            write_frame(&mut out, &mut chain, payload).unwrap();
+            let start = out.len();
+            begin_frame(&mut out);
+            out.extend_from_slice(payload);
+            end_frame(&mut out, start).unwrap();
         }
+        seal_frames(&mut out, &mut chain).unwrap();
         out
     }
 

@@ -7,6 +7,8 @@ use crate::disk::{Create, Disk, DiskFile, sync_dir};
 
 /// What a segment's head takes at most.
 pub(super) const HEAD_ROOM: usize = 160;
+/// A buffer up to this size is kept for the next write.
+const KEPT: usize = 256 << 10;
 /// Spare segments kept for reuse; more are deleted.
 const SPARES: usize = 3;
 
@@ -25,8 +27,13 @@ pub(super) struct Segment {
     number: u64,
     size: usize,
     file: DiskFile,
+    /// What is durable ends here.
     written: u64,
-    synced: u64,
+    /// Writes begin and end at a multiple of this.
+    align: usize,
+    /// What the last piece of so many bytes begins with: it is written again with what follows it.
+    tail: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 impl Segments {
@@ -81,9 +88,17 @@ impl Segments {
 
     /// Opens a segment to go on behind its first `used` bytes.
     pub(super) fn resume(&self, number: u64, used: u64) -> io::Result<Segment> {
-        let file = self.disk.open(&self.path(number), Create::No)?;
+        let path = self.path(number);
+        let (file, align) = self.disk.open_direct(&path)?;
         let size = usize::try_from(file.len()?).unwrap_or(self.size);
-        Ok(Segment { number, size, file, written: used, synced: used })
+        // Nothing is written behind a segment's end.
+        let align = if size.is_multiple_of(align) { align } else { 1 };
+        let mut tail = vec![0; usize::try_from(used).map_err(io::Error::other)? % align];
+        if !tail.is_empty() {
+            let start = used - tail.len() as u64;
+            self.disk.open(&path, Create::No)?.read_exact_at(&mut tail, start)?;
+        }
+        Ok(Segment { number, size, file, written: used, align, tail, buffer: Vec::new() })
     }
 
     /// A segment to write to: a spare one, else one whose blocks are written now.
@@ -156,24 +171,45 @@ impl Segment {
         self.size.saturating_sub(usize::try_from(self.written).unwrap_or(self.size))
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, self.written)?;
-        self.written += bytes.len() as u64;
-        Ok(())
-    }
-
-    pub(super) fn sync(&mut self) -> io::Result<()> {
+    /// Adds bytes, durably. After an error nobody knows what of them the device holds.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.put(bytes)?;
         self.file.sync_data()?;
-        self.synced = self.written;
+        self.written += bytes.len() as u64;
+        let whole = bytes.len() + self.tail.len();
+        let rest = whole % self.align;
+        match bytes.len().checked_sub(rest).and_then(|at| bytes.get(at..)) {
+            Some(tail) => self.tail = tail.to_vec(),
+            None => self.tail.extend_from_slice(bytes),
+        }
         Ok(())
     }
 
-    /// Goes back to the last sync, and makes the frames behind it unreadable.
+    /// Makes the frames behind the end unreadable.
     pub(super) fn take_back(&mut self) -> io::Result<()> {
-        self.written = self.synced;
         if self.room() >= super::FRAME {
-            self.file.write_all_at(&[0; super::FRAME], self.synced)?;
+            self.put(&[0; super::FRAME])?;
             self.file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// Writes bytes behind the end: with what stands before them in their first sector, and zeros
+    /// up to the end of their last.
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let before = self.tail.len();
+        let len = (before + bytes.len()).next_multiple_of(self.align);
+        self.buffer.clear();
+        self.buffer.resize(len + self.align, 0);
+        let start = self.buffer.as_ptr().align_offset(self.align);
+        let sectors = self.buffer.get_mut(start..start.saturating_add(len));
+        let sectors = sectors.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let (head, rest) = sectors.split_at_mut(before);
+        head.copy_from_slice(&self.tail);
+        rest.get_mut(..bytes.len()).ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(bytes);
+        self.file.write_all_at(sectors, self.written - before as u64)?;
+        if self.buffer.capacity() > KEPT {
+            self.buffer = Vec::new();
         }
         Ok(())
     }

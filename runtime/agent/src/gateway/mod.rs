@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use http::{Request, Response};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use sampan_apiserver::{ApiServer, Body, LocalService, NodeConnector, NodeError, UserInfo};
-use sampan_transport::{Connection, KeyId, Purpose, Role, Stream};
+use sampan_apiserver::{ApiServer, Body, LocalService, NodeConnector, NodeError, Revocations, UserInfo};
+use sampan_transport::{Connection, KeyId, PeerIdentity, Purpose, Role, Stream};
 
 use crate::control;
 use crate::http1;
@@ -56,6 +56,7 @@ struct Shared {
     servers: Arc<dyn Servers>,
     api: OnceLock<ApiServer>,
     local: OnceLock<NodeRouter>,
+    revocations: OnceLock<Arc<dyn Revocations>>,
     nodes: Mutex<Nodes>,
     whereabouts: Whereabouts,
 }
@@ -94,6 +95,7 @@ impl Gateway {
             servers,
             api: OnceLock::new(),
             local: OnceLock::new(),
+            revocations: OnceLock::new(),
             nodes: Mutex::default(),
             whereabouts: Whereabouts::default(),
         };
@@ -110,6 +112,29 @@ impl Gateway {
     /// ignored.
     pub fn connect_local(&self, node: NodeRouter) {
         drop(self.shared.local.set(node));
+    }
+
+    /// Machines whose keys are not good any more are turned away from now on, and their connections
+    /// are closed. A second one is ignored.
+    pub fn obey(&self, revocations: Arc<dyn Revocations>) {
+        drop(self.shared.revocations.set(revocations));
+    }
+
+    /// Why a machine's key is not good any more, if it is not.
+    pub fn refusal(&self, peer: &PeerIdentity) -> Option<String> {
+        let user = format!("{}{}", peer.role.prefix(), peer.name);
+        self.shared.revocations.get()?.refusal(&user, &peer.key.to_string())
+    }
+
+    /// Waits until it is not.
+    async fn revoked(&self, peer: &PeerIdentity) -> String {
+        match self.shared.revocations.get() {
+            Some(revocations) => {
+                let user = format!("{}{}", peer.role.prefix(), peer.name);
+                sampan_apiserver::revoked(&**revocations, &user, &peer.key.to_string()).await
+            }
+            None => std::future::pending().await,
+        }
     }
 
     /// The nodes that are connected to this server, by name.
@@ -148,13 +173,26 @@ impl Gateway {
             connection.close("this server serves no such connections now");
             return;
         };
+        if let Some(why) = self.refusal(&peer) {
+            tracing::warn!(node = peer.name, why, "a node is turned away");
+            return connection.close(&why);
+        }
         let service = api.service(UserInfo::node(&peer.name));
         let id = self.enter(&connection);
         tracing::info!(node = peer.name, remote = %connection.remote(), quic = connection.is_quic(), "a node has connected");
-        let why = loop {
-            match connection.accept().await {
-                Ok((purpose, stream)) => self.take(purpose, stream, &service),
-                Err(error) => break error.to_string(),
+        let serving = async {
+            loop {
+                match connection.accept().await {
+                    Ok((purpose, stream)) => self.take(purpose, stream, &service),
+                    Err(error) => return error.to_string(),
+                }
+            }
+        };
+        let why = tokio::select! {
+            why = serving => why,
+            why = self.revoked(&peer) => {
+                connection.close(&why);
+                why
             }
         };
         tracing::info!(node = peer.name, why, "a node's connection has ended");

@@ -1,4 +1,5 @@
-//! The kubelet's client: servers while one can be reached, the mirror while none can.
+//! The kubelet's client: servers while one can be reached that answers for its group, the mirror while
+//! none can.
 //!
 //! While connected, requests go to the server, and the answers that matter fill the mirror. When no
 //! server answers within a few seconds of the start, the kubelet lists and watches from the mirror
@@ -12,8 +13,8 @@ mod record;
 mod token;
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,15 +24,16 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, request};
 use http_body_util::{BodyExt, Full};
 use sampan_api::status::Status;
-use sampan_apiserver::Body;
+use sampan_apiserver::{Body, LocalService};
 use sampan_client::ApiLink;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::api::ApiOverStreams;
 use crate::link::{Link, LinkState};
 use crate::mirror::Mirror;
+use crate::standing;
 use answer::{Absence, Answer};
 use ask::Ask;
 
@@ -50,14 +52,48 @@ pub struct NodeApi {
 
 #[derive(Debug)]
 struct Shared {
-    remote: ApiOverStreams,
+    remote: Remote,
     link: watch::Receiver<LinkState>,
+    /// To be notified when a server answers that it cannot.
+    doubt: Arc<Notify>,
     mirror: Arc<Mirror>,
     /// Until then a first connection is waited for.
     patience: Instant,
     /// Whether anything was answered from the mirror since the start.
     cached: AtomicBool,
     told: watch::Sender<ApiLink>,
+}
+
+/// By which way requests go to a server.
+pub(crate) enum Remote {
+    /// Over the node's connection.
+    Streams(ApiOverStreams),
+    /// This process is a server itself; empty until its API is there.
+    Own(Arc<OnceLock<LocalService>>),
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Streams(_) => "Streams",
+            Self::Own(_) => "Own",
+        })
+    }
+}
+
+impl Remote {
+    async fn request(&self, request: Request<Full<Bytes>>) -> Result<Response<Body>, BoxError> {
+        match self {
+            Self::Streams(streams) => Ok(streams.request(request).await?),
+            Self::Own(api) => match api.get() {
+                Some(api) => match tower::Service::call(&mut api.clone(), request).await {
+                    Ok(answer) => Ok(answer),
+                    Err(never) => match never {},
+                },
+                None => Ok(answer::unavailable()),
+            },
+        }
+    }
 }
 
 /// How requests are dealt with.
@@ -87,16 +123,28 @@ fn phase(connected: bool, generation: u64, waited: bool, usable: impl FnOnce() -
 impl NodeApi {
     /// The API by way of `link`, else from `mirror`. A first connection is waited for so long.
     pub fn new(link: &Link, mirror: Arc<Mirror>, first_wait: Duration) -> Self {
+        let remote = Remote::Streams(ApiOverStreams::new(link.clone()));
+        Self::over(remote, (link.state(), link.doubt()), mirror, first_wait)
+    }
+
+    /// The same by another way: how it stands with it, and whom to tell of doubts.
+    pub(crate) fn over(
+        remote: Remote,
+        (link, doubt): (watch::Receiver<LinkState>, Arc<Notify>),
+        mirror: Arc<Mirror>,
+        first_wait: Duration,
+    ) -> Self {
         let shared = Shared {
-            remote: ApiOverStreams::new(link.clone()),
-            link: link.state(),
+            remote,
+            link: link.clone(),
+            doubt,
             mirror,
             patience: Instant::now() + first_wait,
             cached: AtomicBool::new(false),
             told: watch::Sender::new(ApiLink::default()),
         };
         let own = Self { shared: Arc::new(shared) };
-        tokio::spawn(follow(Arc::downgrade(&own.shared), link.state()));
+        tokio::spawn(follow(Arc::downgrade(&own.shared), link));
         own
     }
 
@@ -160,6 +208,9 @@ impl NodeApi {
     ) -> Result<Response<Body>, BoxError> {
         let request = Request::from_parts(parts.clone(), Full::new(body.clone()));
         let answer = self.shared.remote.request(request).await?;
+        if standing::is_doubtful(answer.status()) {
+            self.shared.doubt.notify_one();
+        }
         match ask.filter(|ask| record::concerns(ask)) {
             Some(ask) => Ok(record::pass(&self.shared.mirror, ask, body, answer).await?),
             None => Ok(answer),

@@ -18,5 +18,6 @@ mod fake_runtime;
 mod kubelets;
 mod local;
 mod offline;
+mod quorum;
 mod relays;
 mod tls;

@@ -72,6 +72,24 @@ pub(crate) enum MemberCommand {
     },
 }
 
+/// `sampan node`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct NodeAdminArgs {
+    #[command(flatten)]
+    pub(crate) data: DataDirArgs,
+    #[command(subcommand)]
+    pub(crate) command: NodeCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Remove a node's machine for good: its key is refused at once, and it cannot come back under it.
+    Remove {
+        /// Its name.
+        node: String,
+    },
+}
+
 /// `sampan certificate`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct CertificateArgs {

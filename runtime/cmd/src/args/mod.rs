@@ -5,10 +5,11 @@ mod cluster;
 mod snapshot;
 
 pub(crate) use admin::{
-    CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, TokenArgs, TokenCommand, TokenRole,
+    CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, NodeAdminArgs, NodeCommand, TokenArgs,
+    TokenCommand, TokenRole,
 };
 pub(crate) use cluster::{AgentArgs, ClusterArgs, JoinArgs, NodeArgs, ServerArgs};
-pub(crate) use snapshot::{S3Args, SnapshotArgs, SnapshotCommand, SnapshotTargetArgs};
+pub(crate) use snapshot::{OnOtherKeys, S3Args, SnapshotArgs, SnapshotCommand, SnapshotTargetArgs};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Manage the servers that hold the database.
     Member(MemberArgs),
+    /// Manage the machines that have joined as nodes.
+    Node(NodeAdminArgs),
     /// Manage the cluster's certificates.
     Certificate(CertificateArgs),
     /// Print a kubeconfig with administrator rights.

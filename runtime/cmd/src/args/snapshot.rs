@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::DataDirArgs;
 
@@ -22,6 +22,9 @@ pub(crate) struct SnapshotTargetArgs {
     /// Seal snapshots with the passphrase in this file
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot_passphrase_file: Option<PathBuf>,
+    /// Leave the cluster's keys out of sealed snapshots, which carry them otherwise
+    #[arg(long, requires = "snapshot_passphrase_file")]
+    pub(crate) snapshot_without_keys: bool,
     #[command(flatten)]
     pub(crate) s3: S3Args,
 }
@@ -74,9 +77,13 @@ pub(crate) enum SnapshotCommand {
         /// Replace the file if there is one
         #[arg(long)]
         force: bool,
-        /// Seal it with the passphrase in this file
+        /// Seal it with the passphrase in this file; it carries the cluster's keys then: its
+        /// authorities, and what secrets are sealed with
         #[arg(long, value_name = "FILE")]
         passphrase_file: Option<PathBuf>,
+        /// Leave the cluster's keys out of a sealed one
+        #[arg(long, requires = "passphrase_file")]
+        without_keys: bool,
         #[command(flatten)]
         s3: S3Args,
         #[command(flatten)]
@@ -93,16 +100,28 @@ pub(crate) enum SnapshotCommand {
         s3: S3Args,
     },
     /// Put a snapshot's state in the place of the database, which is moved aside, as a new cluster of this server
-    /// alone; the server must be stopped.
+    /// alone; the server must be stopped. The keys that a sealed one carries go into an empty directory by themselves.
     Restore {
         /// The snapshot: a file, or s3://BUCKET/NAME.
         source: String,
         /// The passphrase of a sealed one
         #[arg(long, value_name = "FILE")]
         passphrase_file: Option<PathBuf>,
+        /// What becomes of keys here that are others than the snapshot's [default: nothing is restored]
+        #[arg(long, value_enum, value_name = "WHAT")]
+        on_other_keys: Option<OnOtherKeys>,
         #[command(flatten)]
         s3: S3Args,
         #[command(flatten)]
         data: DataDirArgs,
     },
+}
+
+/// What becomes of a machine's keys where a snapshot carries others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOtherKeys {
+    /// They stay, and the snapshot's are left aside.
+    Keep,
+    /// They are moved aside with their database, and the snapshot's take their place.
+    Replace,
 }

@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use sampan_join::{AdminClient, JoinError, MemberState, NewToken, RotationStatus, TokenInfo, TokenRole};
 use sampan_store::Level;
 
-use crate::args::{CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, TokenArgs, TokenCommand};
+use crate::args::{
+    CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, NodeAdminArgs, NodeCommand, TokenArgs,
+    TokenCommand,
+};
 use crate::data_dir;
 use crate::error::{CommandError, Doing};
 use crate::server::SERVER_FILE;
@@ -95,6 +98,17 @@ pub(super) fn member(args: MemberArgs) -> Result<ExitCode, CommandError> {
         }
     };
     super::print(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn node(args: NodeAdminArgs) -> Result<ExitCode, CommandError> {
+    let (client, _) = client(args.data.data_dir)?;
+    let NodeCommand::Remove { node } = args.command;
+    let gone = block(client.remove_node(&node))?;
+    super::print(&format!(
+        "{} is removed; it cannot come back under its key ('kubectl delete node {}' forgets its pods, too)\n",
+        gone.name, gone.name
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -23,6 +23,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Agent(args) => agent::run(AgentSettings::new(args)?),
         Command::Token(args) => admin::token(args),
         Command::Member(args) => admin::member(args),
+        Command::Node(args) => admin::node(args),
         Command::Certificate(args) => admin::certificate(args),
         Command::Kubeconfig(args) => kubeconfig::run(args),
         Command::Image(args) => image::run(args),

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use sampan_backup::{BackupError, Existing, Passphrase, SaveOptions, Seal, Summary};
 
-use crate::args::{S3Args, SnapshotArgs, SnapshotCommand};
+use crate::args::{OnOtherKeys, S3Args, SnapshotArgs, SnapshotCommand};
 use crate::error::{CommandError, Doing};
-use crate::{data_dir, snapshot_text, store};
+use crate::settings::Mode;
+use crate::{cluster_keys, data_dir, snapshot_text, store};
 
 pub(super) fn run(args: SnapshotArgs) -> Result<ExitCode, CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -18,18 +19,18 @@ pub(super) fn run(args: SnapshotArgs) -> Result<ExitCode, CommandError> {
         .doing(|| "threads cannot be started".to_owned())?;
     let text = runtime.block_on(async {
         match args.command {
-            SnapshotCommand::Save { destination, force, passphrase_file, s3, data } => {
+            SnapshotCommand::Save { destination, force, passphrase_file, without_keys, s3, data } => {
                 let one = One::new(&destination, &s3, passphrase_file)?;
-                save(&one, force, data.data_dir).await
+                save(&one, force, !without_keys, data.data_dir).await
             }
             SnapshotCommand::Status { source, passphrase_file, s3 } => {
                 let one = One::new(&source, &s3, passphrase_file)?;
                 let summary = sampan_backup::status(&one.location, one.passphrase.as_ref()).await;
                 summary.map(|summary| describe(&summary)).map_err(|error| one.refuse(error, "cannot be used"))
             }
-            SnapshotCommand::Restore { source, passphrase_file, s3, data } => {
+            SnapshotCommand::Restore { source, passphrase_file, on_other_keys, s3, data } => {
                 let one = One::new(&source, &s3, passphrase_file)?;
-                restore(&one, data.data_dir).await
+                restore(&one, on_other_keys, data.data_dir).await
             }
         }
     })?;
@@ -83,29 +84,68 @@ fn check_s3(text: &str, s3: &S3Args) -> Result<(), CommandError> {
     Ok(())
 }
 
-async fn save(one: &One, force: bool, given: Option<PathBuf>) -> Result<String, CommandError> {
+async fn save(
+    one: &One,
+    force: bool,
+    with_keys: bool,
+    given: Option<PathBuf>,
+) -> Result<String, CommandError> {
     let (client, data_dir) = super::admin::client(given)?;
     let snapshot = client.snapshot().await.doing(|| "the server gives no snapshot".to_owned())?;
     let known = sampan_join::joined(&data_dir.join("tls")).ok().flatten();
     let (cluster, name) = known.map(|known| (known.cluster_id, known.name)).unwrap_or_default();
+    // Only a sealed one carries them.
+    let private = match one.passphrase.is_some() && with_keys {
+        true => Some(
+            cluster_keys::read(&data_dir)
+                .doing(|| format!("the cluster's keys in {} cannot be read", data_dir.display()))?,
+        ),
+        false => None,
+    };
     let options = SaveOptions {
         origin: snapshot_text::origin(cluster, &name),
         created: Timestamp::now(),
         seal: one.passphrase.clone().map(Seal::new),
+        private,
         existing: if force { Existing::Replace } else { Existing::Refuse },
     };
     let saved = sampan_backup::save_stream(snapshot, &one.location, &options).await;
     saved.map(|summary| describe(&summary)).map_err(|error| one.refuse(error, "cannot be saved"))
 }
 
-async fn restore(one: &One, given: Option<PathBuf>) -> Result<String, CommandError> {
-    let data_dir = data_dir::existing(given)?;
-    let mut contents = sampan_backup::open(&one.location, one.passphrase.as_ref())
-        .await
-        .map_err(|error| one.refuse(error, "cannot be used"))?;
+async fn restore(
+    one: &One,
+    on_other: Option<OnOtherKeys>,
+    given: Option<PathBuf>,
+) -> Result<String, CommandError> {
+    let unusable = |error| one.refuse(error, "cannot be used");
+    let mut contents = sampan_backup::open(&one.location, one.passphrase.as_ref()).await.map_err(unusable)?;
+    let (data_dir, said) = match contents.private().cloned() {
+        None if on_other.is_some() => {
+            return Err(CommandError::new(format!(
+                "the snapshot {} carries no keys; --on-other-keys is for those that do",
+                one.text
+            )));
+        }
+        None => (data_dir::existing(given)?, String::new()),
+        Some(keys) => {
+            // All of it is sound before anything is touched.
+            sampan_backup::status(&one.location, one.passphrase.as_ref()).await.map_err(unusable)?;
+            let data_dir = match given {
+                Some(given) => {
+                    let data_dir = data_dir::choose(Mode::Server, Some(given))?;
+                    data_dir::prepare(&data_dir)?;
+                    data_dir
+                }
+                None => data_dir::existing(None)?,
+            };
+            let said = cluster_keys::put(&data_dir, &keys, on_other)?;
+            (data_dir, said)
+        }
+    };
     let revision = store::rebuild(&data_dir, &mut contents, &one.text).await?;
     Ok(format!(
-        "{} now holds the state of {} (revision {revision}), as a new cluster of this server alone; what it held before was moved aside within it\n",
+        "{said}{} now holds the state of {} (revision {revision}), as a new cluster of this server alone; what it held before was moved aside within it\n",
         data_dir.join("db").display(),
         one.text
     ))
@@ -115,7 +155,7 @@ fn describe(summary: &Summary) -> String {
     let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
     let created = summary.created.map_or_else(|| "unknown".to_owned(), |at| at.to_string());
     format!(
-        "created   {created}\ncluster   {}\nnode      {}\nversion   {}\nrevision  {}\nkeys      {}\nsize      {}\nsha256    {}\nsealed    {}\n",
+        "created   {created}\ncluster   {}\nnode      {}\nversion   {}\nrevision  {}\nkeys      {}\nsize      {}\nsha256    {}\nsealed    {}\nidentity  {}\n",
         or(&summary.cluster),
         or(&summary.node),
         or(&summary.version),
@@ -124,6 +164,7 @@ fn describe(summary: &Summary) -> String {
         summary.size,
         summary.sha256,
         if summary.sealed { "yes" } else { "no" },
+        if summary.private { "inside: authorities, token key, sealing keys" } else { "not inside" },
     )
 }
 

@@ -15,6 +15,7 @@ use sampan_raft::{Member, NoPeers, Peers, QuicPeers, RaftConfig, RaftStore, Star
 use sampan_transport::{Clock, Endpoint, EndpointConfig, FloorFile, Identity};
 use tokio_util::sync::CancellationToken;
 
+use super::forced::Forced;
 use super::{names, peers};
 use crate::cluster_facts::ClusterFacts;
 use crate::error::{CommandError, Doing};
@@ -232,7 +233,8 @@ impl Opening<'_> {
     async fn with_others(self, tls: &Path, force: bool) -> Result<Ground, CommandError> {
         let joined = prepare_server(tls, &self.pki, &self.settings.node.name, &ROLES)
             .doing(|| "this machine's certificates cannot be made".to_owned())?;
-        let start = match (force, joined.servers.is_empty()) {
+        let forced = Forced::begin(&self.settings.node.data_dir, force)?;
+        let start = match (forced.acts(), joined.servers.is_empty()) {
             (true, _) => Start::ForceNew,
             (false, false) => Start::Join,
             (false, true) => Start::Bootstrap,
@@ -242,6 +244,7 @@ impl Opening<'_> {
         let machines = self.machines(joined, sealing_keys)?;
         let peers = Arc::new(QuicPeers::new(machines.endpoint.clone()));
         let store = self.open(config, start, peers).await?;
+        forced.opened(&store.cluster_id().to_string())?;
         machines.accept(&store);
         let settled = async {
             if start == Start::Join {
@@ -272,6 +275,7 @@ impl Opening<'_> {
         let data_dir = &self.settings.node.data_dir;
         let identity = machine::identity(&joined, MachineRole::Server)?;
         let clock = machine::clock(data_dir)?;
+        self.pki.set_time(machine::time(&clock));
         let listen = std::net::SocketAddr::new(self.settings.bind_address, self.port);
         let mut config = EndpointConfig::new(
             listen,

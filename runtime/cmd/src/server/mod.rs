@@ -6,9 +6,12 @@
 
 mod announce;
 mod etcd;
+mod figures;
+mod forced;
 mod ground;
 mod group;
 mod names;
+mod own_node;
 mod peers;
 mod plane;
 mod snapshots;
@@ -18,16 +21,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampan_agent::NodeRouter;
 use sampan_apiserver::UserInfo;
 use tokio::net::TcpListener;
 
 use crate::components::Components;
 use crate::error::{CommandError, Doing};
 use crate::settings::{Mode, Settings};
-use crate::{data_dir, kubeconfig_file, listen, logging, node};
+use crate::{data_dir, kubeconfig_file, listen, logging};
 pub(crate) use announce::SERVER_FILE;
 use ground::Ground;
+use own_node::OwnNode;
 use plane::Plane;
 pub(crate) use stop::Stop;
 
@@ -61,11 +64,20 @@ async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
     };
     let port = listener.local_addr().doing(|| "the API's port".to_owned())?.port();
     data_dir::prepare(&settings.node.data_dir)?;
-    let ground = tokio::select! {
-        ground = Ground::prepare(settings, port) => ground?,
-        () = stop.asked() => return Ok(ExitCode::SUCCESS),
+    let mut node = OwnNode::start(settings, port)?;
+    let prepared = tokio::select! {
+        ground = Ground::prepare(settings, port) => ground.map(Some),
+        () = stop.asked() => Ok(None),
+        error = node.failed() => Err(error),
     };
-    let outcome = serve_on(settings, &ground, listener, port, &mut stop).await;
+    let ground = match prepared {
+        Ok(Some(ground)) => ground,
+        other => {
+            node.stop().await;
+            return other.map(|_| ExitCode::SUCCESS);
+        }
+    };
+    let outcome = serve_on(settings, &ground, node, (listener, port), &mut stop).await;
     ground.close().await?;
     outcome
 }
@@ -73,53 +85,61 @@ async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
 async fn serve_on(
     settings: &Settings,
     ground: &Ground,
-    listener: TcpListener,
-    port: u16,
+    mut node: OwnNode,
+    (listener, port): (TcpListener, u16),
     stop: &mut Stop,
 ) -> Result<ExitCode, CommandError> {
     let mut components = Components::default();
-    let started = tokio::select! {
-        started = start(&mut components, settings, ground, listener, port) => started.map(Some),
+    let router = node.router.clone();
+    let planned = tokio::select! {
+        plane = Plane::start(&mut components, settings, ground, listener, port, router) => plane.map(Some),
         // A server whose group has no leader waits here for long.
         () = stop.asked() => Ok(None),
         error = ground.removed() => Err(error),
+        error = node.failed() => Err(error),
+    };
+    let started = match planned {
+        Ok(Some(plane)) => tokio::select! {
+            started = attach(settings, ground, &plane, &mut node, port) => started.map(|()| true),
+            () = stop.asked() => Ok(false),
+            error = ground.removed() => Err(error),
+        },
+        Ok(None) => Ok(false),
+        Err(error) => Err(error),
     };
     let code = match started {
-        Ok(Some(())) => tokio::select! {
+        Ok(true) => tokio::select! {
             () = stop.asked() => Ok(ExitCode::SUCCESS),
             error = ground.removed() => Err(error),
+            error = node.failed() => Err(error),
             name = components.failed() => {
                 tracing::error!(component = name, "ended by itself; stopping");
                 Ok(ExitCode::FAILURE)
             }
         },
-        Ok(None) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
     };
+    let ending = async {
+        node.stop().await;
+        components.stop().await;
+    };
     tokio::select! {
-        () = components.stop() => code,
+        () = ending => code,
         () = stop.asked() => Err(CommandError::new("stopped at once: asked twice")),
     }
 }
 
-/// Starts everything over the ground. What was started before a failure is in `components`.
-async fn start(
-    components: &mut Components,
+/// Gives the node its control plane, and tells the user where it is.
+async fn attach(
     settings: &Settings,
     ground: &Ground,
-    listener: TcpListener,
+    plane: &Plane,
+    node: &mut OwnNode,
     port: u16,
 ) -> Result<(), CommandError> {
-    let router = NodeRouter::new(&settings.node.name);
-    let plane = Plane::start(components, settings, ground, listener, port, router.clone()).await?;
-    if settings.agent {
-        let client = kube::Client::new(plane.api.service(UserInfo::node(&settings.node.name)), "default");
-        let place = ground.place(settings, port);
-        node::start(components, &settings.node, &place, node::Api::local(client), |kubelet| {
-            router.connect(kubelet);
-        })
-        .await?;
-    }
+    let service = plane.api.service(UserInfo::node(&settings.node.name));
+    node.attach(ground.place(settings, port), service).await?;
     let url = names::url(settings, port);
     kubeconfig_file::write(settings, &url, &ground.pki.admin_kubeconfig(&url))?;
     announce::ready(settings, &url, plane.join.as_ref()).await

@@ -74,11 +74,12 @@ async fn serve_server(connection: Connection, store: &Arc<RaftStore>, gateway: &
                 let (store, peer) = (Arc::clone(store), connection.peer().clone());
                 tokio::spawn(async move { store.serve_stream(purpose, stream, &peer).await });
             }
+            // Who is not a member any more is refused by the store itself, and learns it by that.
             Purpose::Relay => match gateway.get().cloned() {
-                Some(gateway) => {
+                Some(gateway) if gateway.refusal(connection.peer()).is_none() => {
                     tokio::spawn(async move { gateway.serve_relay(stream).await });
                 }
-                None => drop(stream),
+                _ => drop(stream),
             },
             other => {
                 tracing::debug!(purpose = %other, "a server opened a stream that is not for servers");

@@ -48,15 +48,19 @@ impl Plane {
             sampan_apiserver::Config::new(storage(ground), Arc::clone(&ground.pki), advertised.to_string());
         config.audit.clone_from(&settings.audit_log);
         config.leading = Some(leading.clone());
+        let store = Arc::clone(&ground.store);
+        config.figures = Some(Arc::new(move || super::figures::text(&store)));
         let (mut join, mut gateway) = (None, None);
         match &ground.machines {
             None => config.nodes = Some(Arc::new(local.clone())),
             Some(machines) => {
                 let service = joining(settings, ground, machines).await?;
                 config.extension = Some(service.router());
+                config.revocations = Some(service.revocations());
                 config.handover = Some(Arc::new(OverTcp(machines.endpoint.clone())));
                 let nodes = nodes(components, ground, machines);
                 nodes.connect_local(local);
+                nodes.obey(service.revocations());
                 config.nodes = Some(Arc::new(nodes.clone()) as Arc<dyn NodeConnector>);
                 (join, gateway) = (Some(service), Some(nodes));
             }
@@ -146,8 +150,7 @@ fn certificates(components: &mut Components, ground: &Ground) {
     let (identity, pki) = (machines.identity.clone(), Arc::clone(&ground.pki));
     let addresses = machines.addresses.clone();
     let clock = Arc::clone(&machines.clock);
-    let now =
-        move || Timestamp::try_from(clock.now().max(clock.floor())).unwrap_or_else(|_| Timestamp::now());
+    let now = move || Timestamp::try_from(clock.likely()).unwrap_or_else(|_| Timestamp::now());
     let own = Arc::clone(&ground.pki);
     let renewer = Renewer::new(
         joined,

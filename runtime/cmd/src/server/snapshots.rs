@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use sampan_backup::Runner;
+use sampan_backup::{KeySource, Runner};
 use tokio::sync::watch;
 
 use super::ground::Ground;
 use super::{PATIENCE, storage};
+use crate::cluster_keys;
 use crate::components::Components;
 use crate::error::{CommandError, Doing};
 use crate::settings::Settings;
@@ -26,6 +27,9 @@ pub(super) fn start(
         .doing(|| "snapshots cannot be kept".to_owned())?;
     let Some(schedule) = wanted.schedule else { return Ok(()) };
     let origin = snapshot_text::origin(ground.store.cluster_id().to_string(), &settings.node.name);
+    let data_dir = settings.node.data_dir.clone();
+    let read: KeySource = Arc::new(move || cluster_keys::read(&data_dir));
+    let private = (!settings.snapshots.snapshot_without_keys).then_some(read);
     let runner = Runner {
         storage: storage(ground),
         places: wanted.places,
@@ -33,6 +37,7 @@ pub(super) fn start(
         retention: wanted.retention,
         origin,
         seal: wanted.seal,
+        private,
         leads,
         clock: Arc::new(jiff::Timestamp::now),
     };

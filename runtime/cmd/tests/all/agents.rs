@@ -40,6 +40,15 @@ pub(crate) async fn node_ready(client: &kube::Client, agent: &Machine, wanted: &
     .await;
 }
 
+async fn node_named_ready(client: &kube::Client, agent: &Machine, name: &str) {
+    let nodes = Api::<Node>::all(client.clone());
+    until(name, agent, || async {
+        let conditions = nodes.get_opt(name).await.ok()??.status?.conditions?;
+        conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True").then_some(())
+    })
+    .await;
+}
+
 pub(crate) async fn create(client: &kube::Client, agent: &Machine, manifest: serde_json::Value) {
     let pods = Api::<Pod>::default_namespaced(client.clone());
     let pod: Pod = serde_json::from_value(manifest).unwrap();
@@ -66,7 +75,7 @@ fn web(name: &str) -> serde_json::Value {
     })
 }
 
-async fn words_and_keys(client: &kube::Client) {
+pub(crate) async fn words_and_keys(client: &kube::Client) {
     let map: ConfigMap =
         serde_json::from_value(json!({"metadata": {"name": "words"}, "data": {"greeting": "ahoy"}})).unwrap();
     let maps = Api::<ConfigMap>::default_namespaced(client.clone());
@@ -145,6 +154,76 @@ async fn a_node_without_servers_keeps_and_even_starts_its_pods() {
     assert_eq!(after.metadata.uid, before.metadata.uid);
     assert!(restarts_of(&after) <= restarts_of(&seen), "reconnecting restarts nothing");
     assert!(answers(&url).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_run_and_boot_while_their_servers_have_no_quorum() {
+    let mut servers = three().await;
+    let client = servers[0].client().await;
+    // The first server runs pods itself from now on.
+    let own = ["server", "--bind-address", "127.0.0.1", "--node-ip", "127.0.0.1", "--cluster-init"];
+    servers[0].stop();
+    servers[0].set_arguments(&own);
+    servers[0].start().await;
+    let mut agent = joining("edge", &servers[0]);
+    agent.spawn();
+    for name in ["edge", "s1"] {
+        node_named_ready(&client, &agent, name).await;
+    }
+    words_and_keys(&client).await;
+    let mut urls = Vec::new();
+    let mut before = Vec::new();
+    for node in ["edge", "s1"] {
+        let mut manifest = web(&format!("on-{node}"));
+        manifest["spec"]["nodeName"] = node.into();
+        create(&client, &agent, manifest).await;
+        let pod = ready(&client, &agent, &format!("on-{node}")).await;
+        urls.push(format!("http://{}:8080/healthz", pod.status.as_ref().unwrap().pod_ip.as_ref().unwrap()));
+        before.push(pod);
+    }
+    // The copies are written within seconds.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+
+    // Without a quorum pods go on.
+    servers[1].kill();
+    servers[2].kill();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for url in &urls {
+        assert!(answers(url).await, "{url}: {}", servers[0].errors());
+    }
+    // An agent and a server that boot now start theirs.
+    agent.kill();
+    servers[0].kill();
+    servers[0].spawn();
+    agent.spawn();
+    for (url, machine) in urls.iter().zip([&agent, &servers[0]]) {
+        until("a pod is served without a quorum", machine, || async { answers(url).await.then_some(()) })
+            .await;
+    }
+    // With a quorum they go over, and nothing is restarted.
+    for server in &mut servers[1..] {
+        server.spawn();
+    }
+    let client = until("the API is back", &servers[0], || async {
+        let client = client_of(&servers[0].kubeconfig()).await.ok()?;
+        Api::<Node>::all(client.clone()).get("edge").await.ok().map(|_| client)
+    })
+    .await;
+    for (url, before) in urls.iter().zip(&before) {
+        let name = before.metadata.name.as_deref().unwrap();
+        let pods = Api::<Pod>::default_namespaced(client.clone());
+        // The restart of the node itself is told once.
+        let after = until("its status is sent", &agent, || async {
+            let pod = pods.get(name).await.ok()?;
+            (is_ready(&pod) && restarts_of(&pod) == restarts_of(before) + 1).then_some(pod)
+        })
+        .await;
+        assert_eq!(after.metadata.uid, before.metadata.uid);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let later = pods.get(name).await.unwrap();
+        assert_eq!(restarts_of(&later), restarts_of(&after), "going over restarts nothing");
+        assert!(answers(url).await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -76,6 +76,11 @@ impl Machine {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
 
+    /// Listens where another one did, which has stopped.
+    pub(crate) fn listens_where(&mut self, other: &Self) {
+        self.port = other.port;
+    }
+
     fn is_server(&self) -> bool {
         self.arguments[0] == "server"
     }

@@ -9,6 +9,21 @@ async fn three_servers_survive_the_loss_of_any_one() {
     for server in &servers {
         assert!(reads(server, "before").await, "{} reads what another wrote at once", server.name);
     }
+    let figures = async |server: &Machine| {
+        let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+        server.client().await.request_text(request).await.unwrap()
+    };
+    let leading = leader(&servers, &servers[0]);
+    let text = figures(&servers[leading]).await;
+    for part in ["sampan_server_has_leader 1", "sampan_server_is_leader 1", "sampan_network_active_peers{to="]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let text = figures(&servers[(leading + 1) % 3]).await;
+    assert!(
+        text.contains("sampan_server_is_leader 0") && text.contains("sampan_disk_fsyncs_total "),
+        "{text}"
+    );
     for round in 0..3 {
         let lost = leader(&servers, &servers[round]);
         servers[lost].kill();
@@ -70,6 +85,18 @@ async fn a_removed_member_stays_out_and_two_lost_servers_are_survived_by_force()
     write(&servers[0], "alone").await;
     let newcomer = joined("s4", &servers[0]).await;
     assert!(reads(&newcomer, "alone").await);
+
+    // Left in the unit it does not act again: the newcomer would be thrown out.
+    wait_for_voters(&servers[0], 2).await;
+    servers[0].stop();
+    servers[0].start().await;
+    assert!(servers[0].errors().contains("is left aside now"), "{}", servers[0].errors());
+    write(&newcomer, "together").await;
+    assert!(reads(&servers[0], "together").await);
+    wait_for_voters(&servers[0], 2).await;
+
+    let empty = Machine::server("s5", &["--force-new-cluster"]);
+    assert!(empty.refused().contains("holds no database"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

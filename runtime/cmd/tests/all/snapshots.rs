@@ -1,6 +1,10 @@
 //! Snapshots: saved while the cluster runs, looked at, restored, refused when damaged.
 
-use crate::machine::{first, joined, path, reads, write};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::Api;
+
+use crate::agents::{joining, node_ready, words_and_keys};
+use crate::machine::{Machine, first, joined, path, reads, write};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_saved_snapshot_brings_the_state_back_as_a_new_cluster() {
@@ -92,4 +96,60 @@ async fn snapshots_are_made_by_schedule() {
     };
     let status = crate::cluster::sampan().args(["snapshot", "status"]).arg(&made).output().unwrap();
     assert!(status.status.success() && String::from_utf8_lossy(&status.stdout).contains("s1"), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sealed_snapshot_alone_brings_a_lost_machine_back_with_its_nodes() {
+    let mut server = first(&[]).await;
+    let mut agent = joining("edge", &server);
+    agent.spawn();
+    let client = server.client().await;
+    node_ready(&client, &agent, "True").await;
+    words_and_keys(&client).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (sealed, keyless) = (path(directory.path(), "sealed"), path(directory.path(), "keyless"));
+    let secret = path(directory.path(), "passphrase");
+    std::fs::write(&secret, "open sesame\n").unwrap();
+    let said = server.ok(&["snapshot", "save", &sealed, "--passphrase-file", &secret]);
+    assert!(said.contains("identity  inside"), "{said}");
+    let said = server.ok(&["snapshot", "save", &keyless, "--passphrase-file", &secret, "--without-keys"]);
+    assert!(said.contains("identity  not inside"), "{said}");
+    let said = crate::cluster::sampan().args(["snapshot", "status", &sealed]).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).contains("identity  inside"), "{said:?}");
+    let open = server.run(&["snapshot", "save", &path(directory.path(), "open"), "--without-keys"]);
+    assert!(!open.status.success(), "an open one never carries them: {open:?}");
+    server.kill();
+
+    // Another machine, with nothing but the file; the same name, and another key.
+    let mut new = Machine::server("s1", &[]);
+    new.listens_where(&server);
+    let said = new.ok(&["snapshot", "restore", &sealed, "--passphrase-file", &secret]);
+    assert!(said.contains("keys are in place"), "{said}");
+    new.start().await;
+    let client = new.client().await;
+    let keys = Api::<Secret>::default_namespaced(client.clone()).get("keys").await.unwrap();
+    assert_eq!(keys.data.unwrap()["password"].0, b"correct-horse-battery");
+    node_ready(&client, &agent, "True").await;
+    write(&new, "after").await;
+    let other = joined("s2", &new).await;
+    assert!(reads(&other, "after").await);
+    drop(other);
+
+    // A machine that began a cluster of its own keeps it, unless it is told.
+    let mut third = first(&[]).await;
+    write(&third, "own").await;
+    third.stop();
+    let refused = third.run(&["snapshot", "restore", &sealed, "--passphrase-file", &secret]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && text.contains("--on-other-keys"), "{text}");
+    third.start().await;
+    assert!(reads(&third, "own").await, "nothing was changed");
+    third.stop();
+    let replace =
+        ["snapshot", "restore", &sealed, "--passphrase-file", &secret, "--on-other-keys", "replace"];
+    let said = third.ok(&replace);
+    assert!(said.contains("replaced-"), "{said}");
+    third.start().await;
+    let keys = Api::<Secret>::default_namespaced(third.client().await).get("keys").await.unwrap();
+    assert_eq!(keys.data.unwrap()["password"].0, b"correct-horse-battery");
 }

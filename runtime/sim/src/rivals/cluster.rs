@@ -251,6 +251,12 @@ impl Cluster {
         running.map(|child| process::resident(child.id())).sum()
     }
 
+    /// CPU time that all members that run used so far.
+    pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
+        let running = self.members.iter().filter_map(|member| member.child.as_ref());
+        running.map(|child| process::cpu(child.id())).sum()
+    }
+
     pub(crate) fn stop(mut self) -> Result<(), BenchError> {
         for member in &mut self.members {
             if let Some(child) = member.child.take() {

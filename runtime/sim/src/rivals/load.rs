@@ -28,6 +28,8 @@ pub(crate) struct Load {
     pub(crate) p99: Duration,
     /// Per member.
     pub(crate) bytes_per_put: f64,
+    /// Of all members; other than the rate, it hardly depends on what else the machine does.
+    pub(crate) cpu_per_put: Duration,
     pub(crate) failed: u64,
 }
 
@@ -40,6 +42,7 @@ pub(crate) async fn run(cluster: &mut Cluster, clients: usize, time: Duration) -
     }
     let next = Arc::new(AtomicU64::new(rand_seed()));
     let written = cluster.written()?;
+    let cpu = cluster.cpu()?;
     let begin = Instant::now();
     let (counts, ends) = (begin + WARM_UP, begin + WARM_UP + time);
     let mut tasks = JoinSet::new();
@@ -55,12 +58,14 @@ pub(crate) async fn run(cluster: &mut Cluster, clients: usize, time: Duration) -
         puts += tally.puts;
         failed += tally.failed;
     }
+    let cpu = cluster.cpu()?.saturating_sub(cpu);
     let bytes = cluster.written()? - written;
     let at = |share: f64| Duration::from_micros(all.value_at_quantile(share));
     Ok(Load {
         per_second: all.len() as f64 / time.as_secs_f64(),
         p50: at(0.5),
         p99: at(0.99),
+        cpu_per_put: cpu.div_f64(f64::max(puts as f64, 1.0)),
         bytes_per_put: bytes as f64 / puts.max(1) as f64 / cluster.len() as f64,
         failed,
     })

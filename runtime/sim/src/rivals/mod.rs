@@ -71,8 +71,10 @@ async fn compare(options: &Options, members: usize) -> Result<(), BenchError> {
         ratio,
         "—",
     );
-    idle(options, &both).await?;
-    if members > 1 {
+    if options.idle_seconds > 0 {
+        idle(options, &both).await?;
+    }
+    if members > 1 && options.kills > 0 {
         failovers(options, &mut both).await?;
     }
     both.0.stop()?;
@@ -102,6 +104,7 @@ async fn throughput(options: &Options, both: &mut Pair<Cluster>, clients: usize)
     row("puts/s", &pick(|load| load.per_second), "", "≥ 1.5 ×");
     row("p50", &pick(|load| load.p50.as_secs_f64() * 1e3), " ms", "—");
     row("p99", &pick(|load| load.p99.as_secs_f64() * 1e3), " ms", "—");
+    row("CPU per put, all members", &pick(|load| load.cpu_per_put.as_secs_f64() * 1e6), " µs", "—");
     let budget = if clients >= 10 { "≤ 2 kB a member" } else { "≤ 6 kB a member" };
     row("bytes to disk per put, per member", &pick(|load| load.bytes_per_put), " B", budget);
     let failed: u64 = loads.0.iter().chain(&loads.1).map(|load| load.failed).sum();
