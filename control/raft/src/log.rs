@@ -6,6 +6,7 @@
 //! are other members, beyond a tail of a few MiB for those who lag.
 
 pub mod codec;
+mod inline;
 mod memory;
 mod writer;
 
@@ -25,6 +26,7 @@ use sampan_store::{Background, DurableLog, Machine, StorageError};
 use tokio::sync::oneshot;
 
 use crate::types::{Entry, Member, MemberId, RaftLogId, TypeConfig, Vote, from_wal, to_wal};
+use inline::Inline;
 use memory::Memory;
 use writer::{Done, Job, Writer};
 
@@ -57,7 +59,7 @@ struct Shared {
 /// How jobs reach the writer.
 enum Way {
     Thread(Mutex<Option<std::sync::mpsc::Sender<Job>>>),
-    Inline(Mutex<Option<Box<Writer>>>),
+    Inline(Mutex<Inline>),
 }
 
 impl Log {
@@ -71,7 +73,7 @@ impl Log {
                 let (jobs, todo) = std::sync::mpsc::channel();
                 (Way::Thread(Mutex::new(Some(jobs))), Some(todo))
             }
-            Background::Inline => (Way::Inline(Mutex::new(None)), None),
+            Background::Inline => (Way::Inline(Mutex::default()), None),
         };
         let shared = Arc::new(Shared {
             memory: Mutex::new(memory),
@@ -87,7 +89,7 @@ impl Log {
                     std::thread::Builder::new().name("store-log".into()).spawn(move || writer.run(&todo))?;
                 *shared.thread.lock() = Some(thread);
             }
-            (Way::Inline(slot), _) => *slot.lock() = Some(Box::new(writer)),
+            (Way::Inline(inline), _) => inline.lock().set(writer, machine.config().faults.clone()),
             (Way::Thread(_), None) => {}
         }
         let log = Self { shared };
@@ -162,7 +164,7 @@ impl Log {
         self.send(Job::Stop { flush });
         match &self.shared.way {
             Way::Thread(jobs) => drop(jobs.lock().take()),
-            Way::Inline(writer) => drop(writer.lock().take()),
+            Way::Inline(inline) => inline.lock().end(),
         }
         let thread = self.shared.thread.lock().take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
@@ -188,7 +190,7 @@ impl Log {
 }
 
 impl Shared {
-    fn send(&self, job: Job) {
+    fn send(self: &Arc<Self>, job: Job) {
         match &self.way {
             Way::Thread(jobs) => {
                 if let Some(jobs) = &*jobs.lock()
@@ -197,12 +199,24 @@ impl Shared {
                     error.0.refuse();
                 }
             }
-            Way::Inline(writer) => match &mut *writer.lock() {
-                Some(writer) => {
-                    writer.process(vec![job]);
+            Way::Inline(inline) => {
+                if let Some(delay) = inline.lock().take(job) {
+                    let shared = Arc::downgrade(self);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(delay).await;
+                        if let Some(shared) = shared.upgrade() {
+                            shared.write_waiting();
+                        }
+                    });
                 }
-                None => job.refuse(),
-            },
+            }
+        }
+    }
+
+    /// Does what waited for a slow disk.
+    fn write_waiting(&self) {
+        if let Way::Inline(inline) = &self.way {
+            inline.lock().write_waiting();
         }
     }
 }

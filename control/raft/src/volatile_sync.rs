@@ -164,7 +164,7 @@ async fn fetch(core: &Core, from: &Member) -> Result<usize, SyncError> {
         match link.expect(STALL).await? {
             Message::VolatileFrame { frame } => {
                 let machine = Arc::clone(&core.machine);
-                core.background.run(move || machine.merge_volatile(&frame)).await?;
+                core.background.run(move || machine.merge_volatile(&frame, applied)).await?;
                 frames += 1;
             }
             Message::VolatileEnd => return Ok(frames),

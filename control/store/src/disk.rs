@@ -8,6 +8,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
@@ -46,6 +49,14 @@ pub enum DiskOp<'a> {
 pub trait DiskFaults: Send + Sync + 'static {
     /// Whether the operation may go ahead.
     fn before(&self, op: DiskOp<'_>) -> io::Result<()>;
+
+    /// A file has another name from now on, in the place of what had it.
+    fn renamed(&self, _from: &Path, _to: &Path) {}
+
+    /// How long the log's next sync takes. Asked where the log has no thread that could wait.
+    fn delay(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The disk that a part of the store writes to.
@@ -93,7 +104,7 @@ impl Disk {
                 options.create(true).truncate(true);
             }
         }
-        Ok(DiskFile { file: options.open(path)?, path: path.to_owned(), disk: self.clone() })
+        Ok(DiskFile { file: options.open(path)?, path: RwLock::new(path.to_owned()), disk: self.clone() })
     }
 
     /// Opens a file that is written in place, sector by sector: past the page cache where the file
@@ -127,7 +138,7 @@ pub(crate) enum Create {
 #[derive(Debug)]
 pub(crate) struct DiskFile {
     file: File,
-    path: PathBuf,
+    path: RwLock<PathBuf>,
     disk: Disk,
 }
 
@@ -149,19 +160,30 @@ impl DiskFile {
     }
 
     pub(crate) fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.disk.check(DiskOp::Write { path: &self.path, offset, bytes: data.len() })?;
+        self.disk.check(DiskOp::Write { path: &self.path.read(), offset, bytes: data.len() })?;
         self.file.write_all_at(data, offset)?;
         self.disk.counters.written.fetch_add(data.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
+    /// Renames the file, in the place of what has that name.
+    pub(crate) fn rename(&self, to: &Path) -> io::Result<()> {
+        let mut path = self.path.write();
+        std::fs::rename(&*path, to)?;
+        if let Some(faults) = &self.disk.faults {
+            faults.renamed(&path, to);
+        }
+        to.clone_into(&mut path);
+        Ok(())
+    }
+
     pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.check(DiskOp::SetLen { path: &self.path, len })?;
+        self.disk.check(DiskOp::SetLen { path: &self.path.read(), len })?;
         self.file.set_len(len)
     }
 
     pub(crate) fn sync_data(&self) -> io::Result<()> {
-        self.disk.check(DiskOp::Sync { path: &self.path })?;
+        self.disk.check(DiskOp::Sync { path: &self.path.read() })?;
         self.file.sync_data()?;
         self.disk.counters.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -14,13 +14,13 @@ use super::{Core, TAIL_BYTES};
 const NOTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// After each checkpoint, lets go what of the log is in the tables; where there are others, a tail
-/// is kept for those who lag.
+/// (no more than a segment) is kept for those who lag.
 pub(super) async fn purge(core: Arc<Core>) {
     let mut progress = core.machine.progress();
     let mut done = None;
     loop {
         let checkpointed = core.machine.checkpointed().applied;
-        let tail = if core.log.is_alone() { 0 } else { TAIL_BYTES };
+        let tail = if core.log.is_alone() { 0 } else { TAIL_BYTES.min(core.machine.config().segment_bytes) };
         if let Some(upto) = core.log.purgeable(checkpointed, tail)
             && done < Some(upto)
             && purge_upto(&core, upto).await

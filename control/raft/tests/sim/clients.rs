@@ -8,11 +8,14 @@ use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::StdRng;
 use sampan_raft::RaftStore;
-use sampan_store::{RangeRequest, Revision, Storage, StorageError, WatchBatch, WatchRequest, prefix_end};
+use sampan_store::{
+    MemoryStore, RangeRequest, Revision, Storage, StorageError, WatchBatch, WatchRequest, prefix_end,
+};
 
+use crate::committed::Home;
+use crate::counts::Happened;
 use crate::history::{self, Action, Cell, KEYS_PER_GROUP, Key, Outcome, Step, Test, VOLATILE, key};
 use crate::member::{Host, chain};
-use crate::oracle::Home;
 
 /// What came of something that ran on a member.
 pub(crate) enum Note {
@@ -27,8 +30,33 @@ pub(crate) enum Note {
         watcher: Option<(usize, u64)>,
         result: Result<(u64, history::State), Failure>,
     },
+    /// What a backup holds, and its revision.
+    Backup { host: usize, result: Result<(u64, history::State), Failure> },
     /// What an administrator's call came to.
-    Admin { script: u64, result: Result<(), String> },
+    Admin { purpose: Purpose, result: Result<(), String> },
+}
+
+/// What an administrator calls for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// An attempt of the script, by number.
+    Script(u64),
+    Transfer,
+    Compact,
+    /// The host whose store is closed.
+    Close(usize),
+}
+
+impl Purpose {
+    /// What happened where the call did its work.
+    pub(crate) fn counts(self) -> Option<Happened> {
+        match self {
+            Self::Script(_) => None,
+            Self::Transfer => Some(Happened::Transfer),
+            Self::Compact => Some(Happened::Compaction),
+            Self::Close(_) => Some(Happened::Closed),
+        }
+    }
 }
 
 /// Why an operation has no answer.
@@ -151,15 +179,36 @@ pub(crate) fn watch(
     });
 }
 
+/// Takes a backup through a member, and reads it into a store in memory.
+pub(crate) fn backup(host: &Host, store: Arc<RaftStore>, mailbox: &Mailbox) {
+    let (mailbox, index) = (mailbox.clone(), host.index);
+    host.spawn(async move {
+        let mut bytes = Vec::new();
+        let result = match store.snapshot(&mut bytes).await {
+            Ok(revision) => unpack(&bytes).await.map(|state| (revision.0, state)),
+            Err(error) => Err(failure(&error, false)),
+        };
+        mailbox.put(Note::Backup { host: index, result });
+    });
+}
+
+async fn unpack(bytes: &[u8]) -> Result<history::State, Failure> {
+    let wrong = |error: StorageError| Failure::Wrong(chain(&error));
+    let store = MemoryStore::new();
+    store.restore(&mut &*bytes).await.map_err(wrong)?;
+    let found = store.range(RangeRequest::prefix(home_prefix(Home::Durable))).await.map_err(wrong)?;
+    found.kvs.iter().map(history::cell).collect::<Result<_, _>>().map_err(Failure::Wrong)
+}
+
 /// Runs an administrator's call on a member.
-pub(crate) fn administer<F>(host: &Host, script: u64, call: F, mailbox: &Mailbox)
+pub(crate) fn administer<F>(host: &Host, purpose: Purpose, call: F, mailbox: &Mailbox)
 where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
     let mailbox = mailbox.clone();
     host.spawn(async move {
         let result = call.await;
-        mailbox.put(Note::Admin { script, result });
+        mailbox.put(Note::Admin { purpose, result });
     });
 }
 

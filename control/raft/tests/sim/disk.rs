@@ -8,21 +8,25 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use rand::Rng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use sampan_store::{DiskFaults, DiskOp};
+
+use crate::counts::{Counts, Happened};
 
 const SECTOR: u64 = 512;
 
 /// One member's disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SimDisk {
     state: Mutex<State>,
+    counts: Counts,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     unsynced: BTreeMap<PathBuf, Unsynced>,
     full: bool,
@@ -30,6 +34,11 @@ struct State {
     failed: bool,
     /// Operations until one fails for good with an I/O error.
     fails_in: Option<u64>,
+    /// Whether the power goes when it fails.
+    cut: bool,
+    /// How long a sync of the log takes at most, in milliseconds.
+    slow: u64,
+    rng: StdRng,
 }
 
 /// What one file looked like at its last sync, as far as it was changed since.
@@ -41,6 +50,24 @@ struct Unsynced {
 }
 
 impl SimDisk {
+    /// A disk on which nothing was written yet.
+    pub(crate) fn new(counts: Counts, seed: u64) -> Self {
+        let (unsynced, rng) = (BTreeMap::new(), StdRng::seed_from_u64(seed));
+        let state = State { unsynced, full: false, failed: false, fails_in: None, cut: false, slow: 0, rng };
+        Self { state: Mutex::new(state), counts }
+    }
+
+    /// Another disk, for the same machine.
+    pub(crate) fn blank(&self) -> Self {
+        let seed = self.state.lock().rng.random();
+        Self::new(self.counts.clone(), seed)
+    }
+
+    /// From now on a sync of the log takes up to so many milliseconds.
+    pub(crate) fn set_slow(&self, most: u64) {
+        self.state.lock().slow = most;
+    }
+
     /// From now on there is no space left, or there is again.
     pub(crate) fn set_full(&self, full: bool) {
         self.state.lock().full = full;
@@ -48,7 +75,20 @@ impl SimDisk {
 
     /// The `count`-th operation from now on fails, and so do all after it until the crash.
     pub(crate) fn fail_in(&self, count: u64) {
-        self.state.lock().fails_in = Some(count);
+        let mut state = self.state.lock();
+        (state.fails_in, state.cut) = (Some(count), false);
+    }
+
+    /// The power goes with the `count`-th operation from now on.
+    pub(crate) fn cut_in(&self, count: u64) {
+        let mut state = self.state.lock();
+        (state.fails_in, state.cut) = (Some(count), true);
+    }
+
+    /// Whether the power went with an operation.
+    pub(crate) fn is_cut(&self) -> bool {
+        let state = self.state.lock();
+        state.failed && state.cut
     }
 
     /// Whether it fails now.
@@ -68,6 +108,7 @@ impl SimDisk {
     pub(crate) fn calm(&self) {
         let mut state = self.state.lock();
         state.full = false;
+        state.slow = 0;
         if !state.failed {
             state.fails_in = None;
         }
@@ -84,14 +125,19 @@ impl SimDisk {
     pub(crate) fn crash(&self, rng: &mut StdRng) -> io::Result<usize> {
         let mut state = self.state.lock();
         state.fails_in = None;
-        let mut lost = 0;
+        let (mut lost, mut all) = (0, 0);
         for (path, unsynced) in std::mem::take(&mut state.unsynced) {
             match OpenOptions::new().read(true).write(true).open(&path) {
-                Ok(file) => lost += unsynced.crash(&file, rng)?,
+                Ok(file) => {
+                    all += unsynced.sectors.len();
+                    lost += unsynced.crash(&file, rng)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
+        self.counts.add(Happened::LostSector, lost as u64);
+        self.counts.add(Happened::TornCrash, u64::from(lost > 0 && lost < all));
         Ok(lost)
     }
 }
@@ -128,13 +174,16 @@ impl Unsynced {
     fn remember(&mut self, path: &Path, from: u64, to: u64) -> io::Result<()> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        for number in from / SECTOR..to.div_ceil(SECTOR) {
-            let start = number * SECTOR;
-            let mut content = vec![0; SECTOR.min(length.saturating_sub(start)) as usize];
-            file.read_exact_at(&mut content, start)?;
+        let (first, last) = (from / SECTOR, to.div_ceil(SECTOR));
+        let end = length.min(last * SECTOR);
+        let mut present = vec![0; end.saturating_sub(first * SECTOR) as usize];
+        file.read_exact_at(&mut present, first * SECTOR)?;
+        let mut sectors = present.chunks(SECTOR as usize);
+        for number in first..last {
+            let content = sectors.next().unwrap_or_default();
             let older = self.sectors.entry(number).or_default();
-            if older.last() != Some(&content) {
-                older.push(content);
+            if older.last().is_none_or(|last| last != content) {
+                older.push(content.to_vec());
             }
         }
         Ok(())
@@ -149,11 +198,13 @@ impl DiskFaults for SimDisk {
             *left = left.saturating_sub(1);
             if *left == 0 {
                 state.failed = true;
+                self.counts.note(Happened::BrokenDisk);
                 return Err(io::Error::other("the disk is broken"));
             }
         }
         if state.full && !matches!(op, DiskOp::Sync { .. }) {
             state.failed = true;
+            self.counts.note(Happened::FullDisk);
             return Err(io::ErrorKind::StorageFull.into());
         }
         match op {
@@ -180,13 +231,34 @@ impl DiskFaults for SimDisk {
         }
         Ok(())
     }
+
+    fn renamed(&self, from: &Path, to: &Path) {
+        let mut state = self.state.lock();
+        // What had the name is gone; its name is durable at once, as the store syncs directories.
+        state.unsynced.remove(to);
+        if let Some(unsynced) = state.unsynced.remove(from) {
+            state.unsynced.insert(to.to_owned(), unsynced);
+        }
+    }
+
+    fn delay(&self) -> Duration {
+        let mut state = self.state.lock();
+        if state.slow == 0 {
+            return Duration::ZERO;
+        }
+        self.counts.note(Happened::SlowSync);
+        let most = state.slow;
+        Duration::from_millis(state.rng.random_range(0..=most))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-
     use super::*;
+
+    fn disk() -> SimDisk {
+        SimDisk::new(Counts::default(), 1)
+    }
 
     /// Writes as the store does: asks first.
     fn write(disk: &SimDisk, path: &Path, offset: u64, data: &[u8]) {
@@ -202,7 +274,7 @@ mod tests {
         let mut outcomes = std::collections::BTreeSet::new();
         for seed in 0..200 {
             std::fs::write(&path, [0; 2048]).unwrap();
-            let disk = SimDisk::default();
+            let disk = self::disk();
             write(&disk, &path, 0, &[1; 2048]);
             disk.before(DiskOp::Sync { path: &path }).unwrap();
             write(&disk, &path, 512, &[2; 1024]);
@@ -225,7 +297,7 @@ mod tests {
         let mut lengths = std::collections::BTreeSet::new();
         for seed in 0..100 {
             std::fs::write(&path, [7; 1000]).unwrap();
-            let disk = SimDisk::default();
+            let disk = self::disk();
             disk.before(DiskOp::SetLen { path: &path, len: 600 }).unwrap();
             OpenOptions::new().write(true).open(&path).unwrap().set_len(600).unwrap();
             write(&disk, &path, 600, &[8; 900]);
@@ -244,7 +316,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, [0; 10]).unwrap();
-        let disk = SimDisk::default();
+        let disk = self::disk();
         disk.set_full(true);
         let refusal = disk.before(DiskOp::Write { path: &path, offset: 0, bytes: 1 }).unwrap_err();
         assert_eq!(refusal.kind(), io::ErrorKind::StorageFull);

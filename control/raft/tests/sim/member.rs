@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use crate::disk::SimDisk;
 use crate::hermetic;
 use crate::history::VOLATILE_PREFIX;
+use crate::nemesis::Sizes;
 use crate::net::{Shared, SimPeers};
 
 /// A member that is so far behind was stopped.
@@ -30,6 +31,7 @@ pub(crate) struct Host {
     pub(crate) disk: Arc<SimDisk>,
     /// Beside the true time, in milliseconds per second.
     drift: i64,
+    sizes: Sizes,
     /// By how many seconds its wall clock is off.
     pub(crate) wall: i64,
     running: Option<Running>,
@@ -54,13 +56,21 @@ pub(crate) fn member(id: MemberId, index: usize) -> Member {
 }
 
 impl Host {
-    pub(crate) fn new(index: usize, id: MemberId, dir: &Path, drift: i64) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        id: MemberId,
+        dir: &Path,
+        drift: i64,
+        sizes: Sizes,
+        disk: SimDisk,
+    ) -> Self {
         Self {
             index,
             id,
             dir: dir.join(format!("host-{index}-{id:x}")),
-            disk: Arc::default(),
+            disk: Arc::new(disk),
             drift,
+            sizes,
             wall: 0,
             running: None,
             paused: false,
@@ -75,7 +85,7 @@ impl Host {
         let _ = std::fs::remove_dir_all(&self.dir);
         self.id = id;
         self.dir = parent.join(format!("host-{}-{id:x}", self.index));
-        self.disk = Arc::default();
+        self.disk = Arc::new(self.disk.blank());
         self.first = false;
     }
 
@@ -97,8 +107,8 @@ impl Host {
 
     fn config(&self) -> RaftConfig {
         let mut store = DurableConfig::new(&self.dir);
-        store.segment_bytes = 32 << 10;
-        store.checkpoint_bytes = 16 << 10;
+        store.segment_bytes = self.sizes.segment;
+        store.checkpoint_bytes = self.sizes.checkpoint;
         store.redb_cache_bytes = 256 << 10;
         store.compaction.interval = Duration::ZERO;
         store.last_good_interval = Duration::ZERO;

@@ -29,9 +29,15 @@ pub(crate) enum Event {
     Pause(Who, u64),
     DiskFull(usize, bool),
     DiskBreaks(usize, u64),
+    /// The power goes with the so-manieth operation on the disk from now on, between a write and its sync.
+    PowerCut(usize, u64),
+    /// Syncs take up to so many milliseconds.
+    DiskSlow(usize, u64),
     ClockJump(usize, i64),
     Transfer(Option<usize>),
     Compact(u64),
+    /// A backup of the whole store, taken through a member.
+    Backup(usize),
     /// A member is removed for good, and its machine comes back as another.
     Replace(usize),
     /// A clean stop.
@@ -58,13 +64,23 @@ pub(crate) struct Plan {
     pub(crate) volatile: u32,
     /// Milliseconds that a client rests between operations, at most.
     pub(crate) rest: u64,
+    pub(crate) sizes: Sizes,
     /// How likely each kind of event is.
     weights: [u32; KINDS],
     /// Mean time between events, in milliseconds.
     pace: u64,
 }
 
-const KINDS: usize = 15;
+const KINDS: usize = 17;
+
+/// How large the store's files are: the smaller, the sooner members that lag need snapshots.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Of a segment of the log, in bytes; so much of the log is kept for members that lag.
+    pub(crate) segment: usize,
+    /// How much is gathered before it goes into the tables, in bytes.
+    pub(crate) checkpoint: usize,
+}
 
 impl Plan {
     pub(crate) fn draw(rng: &mut StdRng) -> Self {
@@ -86,6 +102,10 @@ impl Plan {
             gentle,
             volatile: [0, 15, 40][rng.random_range(0..3)],
             rest: [5, 30, 120][rng.random_range(0..3)],
+            sizes: Sizes {
+                segment: [16 << 10, 32 << 10, 128 << 10][rng.random_range(0..3)],
+                checkpoint: [16 << 10, 32 << 10][rng.random_range(0..2)],
+            },
             weights,
             pace: [60, 200, 500][rng.random_range(0..3)],
         }
@@ -118,10 +138,15 @@ impl Plan {
             7 => Event::KillAll { power: rng.random_range(0..3) > 0 },
             8 => Event::Pause(who, rng.random_range(20..1_500)),
             9 => Event::DiskFull(host, rng.random_range(0..2) == 0),
-            10 => Event::DiskBreaks(host, rng.random_range(1..40)),
+            10 => match rng.random_range(1..40) {
+                after if after % 2 == 0 => Event::PowerCut(host, after),
+                after => Event::DiskBreaks(host, after),
+            },
             11 => Event::ClockJump(host, rng.random_range(-400_000_000..400_000_000)),
             12 => Event::Transfer((rng.random_range(0..2) == 0).then_some(host)),
             13 => Event::Compact(rng.random_range(0..60)),
+            14 => Event::DiskSlow(host, [0, 10, 50, 300][rng.random_range(0..4)]),
+            15 => Event::Backup(host),
             _ if rng.random_range(0..3) == 0 => Event::Replace(host),
             _ => Event::Close(host),
         }

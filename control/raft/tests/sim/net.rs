@@ -5,6 +5,7 @@
 //! what is due.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use sampan_raft::{Member, MemberId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::counts::{Counts, Happened};
 use crate::trace::Trace;
 
 /// How many messages may be under way in one direction of a stream.
@@ -49,9 +51,10 @@ impl Weather {
         }
     }
 
-    fn delay(&self, rng: &mut StdRng) -> u64 {
+    fn delay(&self, rng: &mut StdRng, counts: &Counts) -> u64 {
         let mut delay = rng.random_range(self.latency.0..=self.latency.1);
         if rng.random_range(0..1000) < self.slow {
+            counts.note(Happened::SlowMessage);
             delay += rng.random_range(20..400);
         }
         delay
@@ -123,6 +126,9 @@ pub(crate) struct Net {
     pub(crate) cuts: BTreeSet<(usize, usize)>,
     pub(crate) stations: Vec<Station>,
     pub(crate) trace: Trace,
+    counts: Counts,
+    /// The newest call that each member got from each other.
+    newest: BTreeMap<(usize, usize), u64>,
     streams: BTreeMap<u64, Stream>,
     packets: BTreeMap<(u64, u64), Packet>,
     calls: BTreeMap<u64, oneshot::Sender<CallAnswer>>,
@@ -132,7 +138,7 @@ pub(crate) struct Net {
 pub(crate) type Shared = Arc<Mutex<Net>>;
 
 impl Net {
-    pub(crate) fn new(rng: StdRng, stations: Vec<Station>, trace: Trace) -> Self {
+    pub(crate) fn new(rng: StdRng, stations: Vec<Station>, trace: Trace, counts: Counts) -> Self {
         Self {
             now: 0,
             rng,
@@ -140,6 +146,8 @@ impl Net {
             cuts: BTreeSet::new(),
             stations,
             trace,
+            counts,
+            newest: BTreeMap::new(),
             streams: BTreeMap::new(),
             packets: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -162,8 +170,10 @@ impl Net {
 
     fn send_packet(&mut self, packet: Packet) {
         let lost = self.weather.loses(&mut self.rng);
-        if !lost {
-            let due = self.now + self.weather.delay(&mut self.rng);
+        if lost {
+            self.counts.note(Happened::LostCall);
+        } else {
+            let due = self.now + self.weather.delay(&mut self.rng, &self.counts);
             let number = self.number();
             self.packets.insert((due, number), packet);
         }
@@ -181,6 +191,7 @@ impl Net {
         self.calls.insert(call, sender);
         let life = self.stations[to].life;
         let twice = self.rng.random_range(0..1000) < self.weather.doubled;
+        self.counts.add(Happened::Doubled, u64::from(twice));
         for _ in 0..=u32::from(twice) {
             let (open, message) = (open.clone(), message.clone());
             self.send_packet(Packet::Call { from, to, life, call, open, message });
@@ -240,7 +251,7 @@ impl Net {
                 patience,
             },
         );
-        let due = self.now + self.weather.delay(&mut self.rng);
+        let due = self.now + self.weather.delay(&mut self.rng, &self.counts);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.pipes[0].last_due = due;
         }
@@ -248,9 +259,10 @@ impl Net {
     }
 
     fn put(&mut self, stream: u64, side: usize, piece: Piece) -> bool {
-        let mut delay = self.weather.delay(&mut self.rng);
+        let mut delay = self.weather.delay(&mut self.rng, &self.counts);
         while self.weather.loses(&mut self.rng) {
             // Sent again after a probe.
+            self.counts.note(Happened::LostPiece);
             delay += self.rng.random_range(20..120);
         }
         let Some(found) = self.streams.get_mut(&stream) else { return false };
@@ -292,6 +304,7 @@ impl Net {
                 continue;
             }
             if !self.reaches(from, to) || station.life != life {
+                self.counts.add(Happened::Held, u64::from(station.life == life));
                 continue;
             }
             match packet {
@@ -307,6 +320,9 @@ impl Net {
                 }
                 Packet::Call { call, open, message, .. } => {
                     self.trace.add(self.now, format_args!("{from} calls {to}: {}", name(&message)));
+                    let newest = self.newest.entry((from, to)).or_default();
+                    self.counts.add(Happened::Reordered, u64::from(call < *newest));
+                    *newest = call.max(*newest);
                     let from_id = self.stations[from].id;
                     serve.push(Serve::Call { host: to, from, from_id, call, open, message });
                 }
@@ -340,6 +356,7 @@ impl Net {
             .any(|pipe| pipe.under_way.front().is_some_and(|(due, _)| due + stream.patience < now));
         if stuck || stream.breaks_at.is_some_and(|at| at <= now) {
             self.trace.add(now, format_args!("stream {id} between {} and {} breaks", ends[0], ends[1]));
+            self.counts.note(Happened::BrokenStream);
             if let Some(stream) = self.streams.remove(&id) {
                 stream.end(&self.stations);
             }
@@ -348,7 +365,10 @@ impl Net {
         for side in 0..2 {
             let pipe = &mut stream.pipes[side];
             let (from, to) = (pipe.from, pipe.to);
-            if self.cuts.contains(&(from, to)) || self.stations[to].paused || !alive[1 - side] {
+            let is_cut = self.cuts.contains(&(from, to));
+            if is_cut || self.stations[to].paused || !alive[1 - side] {
+                let due = is_cut && pipe.under_way.front().is_some_and(|(due, _)| *due == now);
+                self.counts.add(Happened::Held, u64::from(due));
                 continue;
             }
             let arrives = pipe.last_due <= now || pipe.under_way.front().is_some_and(|(due, _)| *due <= now);
@@ -364,6 +384,7 @@ impl Net {
                 let Some((_, piece)) = pipe.under_way.pop_front() else { break };
                 if let Piece::Message(message) = &piece {
                     self.trace.add(now, format_args!("{from} -> {to} on {id}: {}", name(message)));
+                    note_message(&self.counts, message);
                 }
                 pipe.room.add_permits(1);
                 if pipe.receiver.send(Ok(piece)).is_err() {
@@ -392,10 +413,31 @@ fn name(message: &Message) -> String {
         Message::Append(append) => {
             format!("{} entries after {:?}", append.entries.len(), append.previous.map(|at| at.index))
         }
+        Message::SnapshotFailed { why } => format!("SnapshotFailed: {why}"),
         other => {
-            let text = format!("{other:?}");
-            text.split(['(', '{', ' ']).next().unwrap_or_default().to_owned()
+            let mut name = FirstWord(String::new());
+            let _ = write!(name, "{other:?}");
+            name.0
         }
+    }
+}
+
+/// Takes the first word of what is written to it, and then no more: messages are long.
+struct FirstWord(String);
+
+impl std::fmt::Write for FirstWord {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let word = text.split(['(', '{', ' ']).next().unwrap_or_default();
+        self.0.push_str(word);
+        if word.len() < text.len() { Err(std::fmt::Error) } else { Ok(()) }
+    }
+}
+
+fn note_message(counts: &Counts, message: &Message) {
+    match message {
+        Message::SnapshotDone { .. } => counts.note(Happened::Snapshot),
+        Message::VolatileEnd => counts.note(Happened::VolatileCopy),
+        _ => {}
     }
 }
 

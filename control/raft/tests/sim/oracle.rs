@@ -1,178 +1,15 @@
-//! The log of committed writes, pieced together from what watchers and writers saw, and what must
-//! hold of it: the same everywhere, complete, in order, and at the times when clients were told.
+//! What must hold of what clients and watchers saw: one log of committed writes, the same everywhere,
+//! complete, in order, and at the times when clients were told; and an order of all operations
+//! that explains every answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sampan_store::{WatchBatch, WatchEvent};
-
+use crate::committed::{Change, Changes, Follower, Home, Log};
 use crate::history::{self, Action, Cell, Done, Got, Key, Outcome, State, Step};
 use crate::linear::Timed;
 
-/// One change of one key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Change {
-    Put(Cell),
-    Deleted,
-}
-
-/// What one revision changed.
-type Changes = BTreeMap<Key, Change>;
-
-/// Which keyspaces: one revision never changes both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Home {
-    #[default]
-    Durable,
-    Volatile,
-}
-
-impl Home {
-    pub(crate) const BOTH: [Self; 2] = [Self::Durable, Self::Volatile];
-
-    fn of(key: Key) -> Self {
-        if history::is_volatile(key) { Self::Volatile } else { Self::Durable }
-    }
-
-    fn of_all(changes: &Changes) -> Self {
-        changes.keys().next().map_or(Self::Durable, |key| Self::of(*key))
-    }
-}
-
-/// The log so far.
-#[derive(Debug, Default)]
-pub(crate) struct Log {
-    entries: BTreeMap<u64, (Changes, String)>,
-}
-
-impl Log {
-    /// Adds what `who` saw at `revision`; an error where it differs from what others saw.
-    pub(crate) fn add(&mut self, revision: u64, changes: Changes, who: &str) -> Result<(), String> {
-        match self.entries.get(&revision) {
-            None => {
-                self.entries.insert(revision, (changes, who.to_owned()));
-                Ok(())
-            }
-            Some((known, _)) if *known == changes => Ok(()),
-            Some((known, first)) => Err(format!(
-                "revision {revision} is not the same everywhere: {first} saw {known:?}, {who} saw {changes:?}"
-            )),
-        }
-    }
-
-    /// The revision at which a value was written.
-    fn written_at(&self) -> Result<BTreeMap<u64, u64>, String> {
-        let mut found = BTreeMap::new();
-        for (revision, (changes, _)) in &self.entries {
-            for (key, change) in changes {
-                let Change::Put(cell) = change else { continue };
-                if let Some(before) = found.insert(cell.value, *revision) {
-                    return Err(format!(
-                        "value {} of key {key} was written twice, at {before} and at {revision}",
-                        cell.value
-                    ));
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-}
-
-/// A stretch of revisions that one watch delivered without interruption by a list.
-#[derive(Debug)]
-struct Stretch {
-    who: String,
-    home: Home,
-    /// Delivered from here on...
-    from: u64,
-    /// ...up to here.
-    upto: u64,
-    /// The revisions that had events.
-    seen: Vec<u64>,
-}
-
-/// Follows what one watcher is delivered.
-#[derive(Debug)]
-pub(crate) struct Follower {
-    stretches: Vec<Stretch>,
-    name: String,
-    home: Home,
-}
-
-impl Follower {
-    pub(crate) fn new(name: String, home: Home, from: u64) -> Self {
-        let mut follower = Self { stretches: Vec::new(), name, home };
-        follower.restart(from);
-        follower
-    }
-
-    /// The first revision not yet delivered.
-    pub(crate) fn next(&self) -> u64 {
-        self.stretches.last().map_or(1, |stretch| stretch.upto + 1)
-    }
-
-    /// After a list, the watch goes on from `from`.
-    pub(crate) fn restart(&mut self, from: u64) {
-        let (who, home) = (self.name.clone(), self.home);
-        self.stretches.push(Stretch { who, home, from, upto: from.saturating_sub(1), seen: Vec::new() });
-    }
-
-    /// Takes one batch of a watch of all keys of its home.
-    pub(crate) fn take(&mut self, batch: &WatchBatch, log: &mut Log) -> Result<(), String> {
-        let Some(stretch) = self.stretches.last_mut() else { return Ok(()) };
-        let who = &stretch.who;
-        let mut by_revision: BTreeMap<u64, Changes> = BTreeMap::new();
-        let mut last = stretch.upto;
-        for event in &batch.events {
-            let (revision, key, change) = change(event)?;
-            if revision <= stretch.upto {
-                return Err(format!("{who} was delivered revision {revision} again, after {}", stretch.upto));
-            }
-            if revision < last {
-                return Err(format!("{who} was delivered revision {revision} after {last}"));
-            }
-            last = revision;
-            if by_revision.entry(revision).or_default().insert(key, change).is_some() {
-                return Err(format!("{who} was delivered key {key} twice at revision {revision}"));
-            }
-        }
-        if batch.revision.0 < last {
-            return Err(format!("{who}: a batch up to {} has revision {last}", batch.revision));
-        }
-        for (revision, changes) in by_revision {
-            stretch.seen.push(revision);
-            log.add(revision, changes, who)?;
-        }
-        // A progress mark may repeat what is known.
-        stretch.upto = stretch.upto.max(batch.revision.0);
-        Ok(())
-    }
-}
-
-fn change(event: &WatchEvent) -> Result<(u64, Key, Change), String> {
-    match event {
-        WatchEvent::Put { kv, .. } => {
-            let (key, cell) = history::cell(kv)?;
-            Ok((kv.mod_revision.0, key, Change::Put(cell)))
-        }
-        WatchEvent::Delete { key, revision, .. } => {
-            let key = history::parse_key(key).ok_or_else(|| format!("a foreign key {key:?}"))?;
-            Ok((revision.0, key, Change::Deleted))
-        }
-    }
-}
-
-/// An event in few letters.
-pub(crate) fn brief(event: &WatchEvent) -> String {
-    match change(event) {
-        Ok((revision, key, Change::Put(cell))) => format!("{revision}:{key}={}v{}", cell.value, cell.version),
-        Ok((revision, key, Change::Deleted)) => format!("{revision}:{key}-"),
-        Err(why) => why,
-    }
-}
+/// No revision is as large: numbers from here on stand for that of what never happened.
+const NEVER: u64 = 1 << 60;
 
 /// All keys as they were read at one revision, and by whom.
 #[derive(Debug)]
@@ -191,37 +28,63 @@ pub(crate) struct Seen {
     pub(crate) listings: Vec<Listing>,
     pub(crate) ops: Vec<Timed<Done>>,
     /// Whether keys in memory could have been lost, a majority having restarted: then they are
-    /// not followed but for their revisions.
+    /// judged by their revisions, what watches deliver, and what there is in the end.
     pub(crate) volatile_lost: bool,
 }
 
 /// What a run showed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
-    pub(crate) revisions: usize,
-    pub(crate) acknowledged: usize,
-    pub(crate) unknown: usize,
-    pub(crate) undecided: usize,
-    pub(crate) listings_checked: usize,
+    pub(crate) revisions: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) unknown: u64,
+    pub(crate) histories: u64,
+    pub(crate) undecided: u64,
+    /// Lists and backups that were compared with the log.
+    pub(crate) listings: u64,
+    /// Watchers whose view was compared with a list.
+    pub(crate) views: u64,
+}
+
+impl Summary {
+    pub(crate) fn of(numbers: [u64; 7]) -> Self {
+        let [revisions, acknowledged, unknown, histories, undecided, listings, views] = numbers;
+        Self { revisions, acknowledged, unknown, histories, undecided, listings, views }
+    }
+
+    pub(crate) fn numbers(&self) -> [u64; 7] {
+        let Self { revisions, acknowledged, unknown, histories, undecided, listings, views } = *self;
+        [revisions, acknowledged, unknown, histories, undecided, listings, views]
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        let (mut sum, more) = (self.numbers(), other.numbers());
+        sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        *self = Self::of(sum);
+    }
 }
 
 impl Seen {
     /// Checks everything; the first thing that does not hold.
     pub(crate) fn verify(&mut self) -> Result<Summary, String> {
         self.add_acknowledged()?;
-        let written = self.log.written_at()?;
+        let mut written = self.log.written_at()?;
+        self.add_seen(&mut written)?;
         self.find_unknown(&written)?;
+        self.find_unknown_deletions();
         self.check_real_time()?;
         self.check_stretches()?;
-        let listings_checked = self.check_listings()?;
-        let undecided = history::check(&self.history())?;
-        let unknown = self.ops.iter().filter(|op| op.ret.is_none()).count();
+        let listings = self.check_listings()?;
+        let (histories, undecided) = history::check(&self.history())?;
+        let unknown = self.ops.iter().filter(|op| op.ret.is_none()).count() as u64;
         Ok(Summary {
-            revisions: self.log.len(),
-            acknowledged: self.ops.len() - unknown,
+            revisions: self.log.len() as u64,
+            acknowledged: self.ops.len() as u64 - unknown,
             unknown,
+            histories,
             undecided,
-            listings_checked,
+            listings,
+            views: self.followers.iter().filter(|follower| self.is_followed(follower.home())).count() as u64,
         })
     }
 
@@ -239,6 +102,19 @@ impl Seen {
         Ok(())
     }
 
+    /// Values that were read tell when they were written, too, even where no watcher was told.
+    fn add_seen(&self, written: &mut BTreeMap<u64, u64>) -> Result<(), String> {
+        let answers = self.ops.iter().flat_map(|op| op.op.outcome.cells());
+        let listed = self.listings.iter().flat_map(|listing| &listing.state).map(|(_, cell)| *cell);
+        for cell in answers.chain(listed) {
+            let known = *written.entry(cell.value).or_insert(cell.modified);
+            if known != cell.modified {
+                return Err(format!("{cell:?} was read, but the value was written at {known}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Gives operations without an answer the revision at which their values turned up.
     fn find_unknown(&mut self, written: &BTreeMap<u64, u64>) -> Result<(), String> {
         for (at, op) in self.ops.iter_mut().enumerate() {
@@ -247,12 +123,56 @@ impl Seen {
             }
             let mut found = op.op.action.values().into_iter().filter_map(|value| written.get(&value));
             // No key can have this revision.
-            op.op.written_at = found.next().copied().unwrap_or(1 << 60 | at as u64);
+            op.op.written_at = found.next().copied().unwrap_or(NEVER | at as u64);
             if found.any(|revision| *revision != op.op.written_at) {
                 return Err(format!("operation {at} is torn: {:?}", op.op.action));
             }
         }
         Ok(())
+    }
+
+    /// Deletions leave no value by which to know them: in a complete log, one that nobody answers
+    /// for is that of the first operation without an answer that would have done it.
+    fn find_unknown_deletions(&mut self) {
+        let newest = self.log.newest();
+        for home in Home::BOTH {
+            if !self.is_followed(home) || !self.covered(home, 1, newest) {
+                continue;
+            }
+            let known: BTreeSet<u64> = self
+                .ops
+                .iter()
+                .filter(|op| op.op.wrote() || op.ret.is_none())
+                .map(|op| op.op.written_at)
+                .collect();
+            let mut state: BTreeMap<Key, Cell> = BTreeMap::new();
+            for (revision, (entry, _)) in &self.log.entries {
+                if Home::of_all(entry) != home {
+                    continue;
+                }
+                if !known.contains(revision) {
+                    let present: State = state.iter().map(|(key, cell)| (*key, *cell)).collect();
+                    let would = |op: &&mut Timed<Done>| {
+                        let (steps, got) = history::try_out(&present, &op.op.action, *revision);
+                        op.op.written_at >= NEVER && changes(steps, &got, *revision) == *entry
+                    };
+                    if let Some(op) = self.ops.iter_mut().find(would) {
+                        op.op.written_at = *revision;
+                    }
+                }
+                for (key, change) in entry {
+                    match change {
+                        Change::Put(cell) => state.insert(*key, *cell),
+                        Change::Deleted => state.remove(key),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Whether everything about the keys of a home must hold.
+    fn is_followed(&self, home: Home) -> bool {
+        home == Home::Durable || !self.volatile_lost
     }
 
     /// The history that an order must explain. Operations without an answer would be tried at
@@ -275,19 +195,19 @@ impl Seen {
             first = first.min(*ret);
             *ret = first;
         }
-        let newest = self.log.entries.keys().next_back().copied().unwrap_or(0);
+        let newest = self.log.newest();
         let complete = Home::BOTH.map(|home| self.covered(home, 1, newest));
         let mut history = Vec::new();
         for op in &self.ops {
             let mut op = op.clone();
             let home = op.op.action.home();
-            if home == Home::Volatile && self.volatile_lost {
+            if !self.is_followed(home) {
                 continue;
             }
             if op.ret.is_none() {
                 let happened = op.op.written_at <= newest;
-                let puts_always = op.op.action.puts_whatever_holds();
-                if !happened && puts_always && complete[home as usize] {
+                if !happened && complete[home as usize] {
+                    // Or it changed nothing, and nobody heard of it.
                     continue;
                 }
                 if happened {
@@ -318,7 +238,7 @@ impl Seen {
                 continue;
             }
             let (revision, writes) = match &self.ops[at].op.outcome {
-                Outcome::Txn { revision, .. } => (*revision, self.changed(at)),
+                Outcome::Txn { revision, .. } => (*revision, self.ops[at].op.wrote()),
                 Outcome::Range { revision, .. } => (*revision, false),
                 Outcome::Unknown => continue,
             };
@@ -334,21 +254,10 @@ impl Seen {
         Ok(())
     }
 
-    fn changed(&self, at: usize) -> bool {
-        let op = &self.ops[at].op;
-        let (Outcome::Txn { revision, succeeded, got }, Action::Txn { success, failure, .. }) =
-            (&op.outcome, &op.action)
-        else {
-            return false;
-        };
-        !changes(if *succeeded { success } else { failure }, got, *revision).is_empty()
-    }
-
     /// No watch left out a revision that it passed.
     fn check_stretches(&self) -> Result<(), String> {
-        let followed = |stretch: &&Stretch| stretch.home == Home::Durable || !self.volatile_lost;
         let stretches = self.followers.iter().flat_map(|follower| &follower.stretches);
-        for stretch in stretches.filter(followed) {
+        for stretch in stretches.filter(|stretch| self.is_followed(stretch.home)) {
             let passed = self.log.entries.range(stretch.from..stretch.upto.max(stretch.from - 1) + 1);
             let passed = passed.filter(|(_, (changes, _))| Home::of_all(changes) == stretch.home);
             let mut seen = stretch.seen.iter().copied().peekable();
@@ -384,10 +293,10 @@ impl Seen {
     }
 
     /// Lists show what the log gives at their revisions. Returns how many could be checked.
-    fn check_listings(&self) -> Result<usize, String> {
+    fn check_listings(&self) -> Result<u64, String> {
         let mut checked = 0;
         for home in Home::BOTH {
-            if home == Home::Volatile && self.volatile_lost {
+            if !self.is_followed(home) {
                 continue;
             }
             let mut listings: Vec<_> = self.listings.iter().filter(|listing| listing.home == home).collect();
@@ -467,7 +376,7 @@ fn changes(steps: &[Step], got: &[Got], revision: u64) -> Changes {
 
 #[cfg(test)]
 mod tests {
-    use sampan_store::{KeyValue, Revision};
+    use sampan_store::{KeyValue, Revision, WatchBatch, WatchEvent};
 
     use super::*;
 
@@ -532,7 +441,7 @@ mod tests {
             ],
         );
         let summary = seen.verify().unwrap();
-        assert_eq!((summary.revisions, summary.listings_checked), (4, 2));
+        assert_eq!((summary.revisions, summary.listings), (4, 2));
     }
 
     #[test]

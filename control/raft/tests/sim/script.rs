@@ -6,7 +6,8 @@ use rand::Rng;
 use sampan_raft::{Member, MemberId, RaftStore};
 use sampan_store::{Revision, Storage};
 
-use crate::clients;
+use crate::clients::{self, Purpose};
+use crate::counts::Happened;
 use crate::member::{Host, chain, member};
 use crate::nemesis::{Event, Who};
 use crate::sim::{PEACE, Sim};
@@ -45,7 +46,7 @@ impl Script {
     }
 
     /// An attempt came to an end; whether it did its work shows in the membership.
-    pub(crate) fn answered(&mut self, number: u64, _result: Result<(), String>) {
+    pub(crate) fn answered(&mut self, number: u64) {
         if self.attempt.is_some_and(|(attempt, _)| attempt == number) {
             self.attempt = None;
         }
@@ -84,6 +85,10 @@ pub(crate) fn step(sim: &mut Sim) {
         sim.note(format_args!("done: {task:?}"));
         sim.script.tasks.pop();
         sim.script.attempt = None;
+        sim.counts.note(match task {
+            Task::Remove { .. } => Happened::Removed,
+            Task::Add { .. } => Happened::Added,
+        });
         if let Task::Remove { .. } = task {
             sim.kill(target, false);
             let id = sim.rng.random_range(1..u64::MAX);
@@ -108,7 +113,12 @@ pub(crate) fn step(sim: &mut Sim) {
     sim.script.attempt = Some((number, sim.now));
     sim.note(format_args!("script {number} through {through}: {task:?}"));
     let node = member(id, target);
-    clients::administer(&sim.hosts[through], number, attempt(store, task, node), &sim.mailbox);
+    clients::administer(
+        &sim.hosts[through],
+        Purpose::Script(number),
+        attempt(store, task, node),
+        &sim.mailbox,
+    );
 }
 
 async fn attempt(store: Arc<RaftStore>, task: Task, node: Member) -> Result<(), String> {
@@ -131,9 +141,11 @@ fn too_rough(sim: &Sim, event: &Event) -> bool {
     let at_peace = sim.now > sim.last_trouble + PEACE && sim.serving().len() == sim.hosts.len();
     match event {
         Event::KillAll { .. } => true,
-        Event::Kill { .. } | Event::Close(_) | Event::Replace(_) | Event::DiskBreaks(..) => {
-            !at_peace || !sim.net.lock().cuts.is_empty() || !sim.script.is_done()
-        }
+        Event::Kill { .. }
+        | Event::Close(_)
+        | Event::Replace(_)
+        | Event::DiskBreaks(..)
+        | Event::PowerCut(..) => !at_peace || !sim.net.lock().cuts.is_empty() || !sim.script.is_done(),
         Event::Split(_) | Event::OneWay(..) | Event::Isolate(_) | Event::Pause(..) | Event::DiskFull(..) => {
             !at_peace
         }
@@ -155,24 +167,12 @@ pub(crate) fn apply(sim: &mut Sim, event: Event) {
                 host.disk.set_full(false);
             }
         }
-        Event::Split(sides) => {
-            for from in 0..sides.len() {
-                for to in 0..sides.len() {
-                    if sides[from] != sides[to] {
-                        cut(sim, from, to);
-                    }
-                }
-            }
+        Event::Split(sides) => split(sim, &sides),
+        Event::OneWay(from, to) => {
+            sim.counts.add(Happened::OneWay, u64::from(from != to));
+            cut(sim, from, to);
         }
-        Event::OneWay(from, to) => cut(sim, from, to),
-        Event::Isolate(who) => {
-            if let Some(alone) = find(sim, who) {
-                for other in 0..sim.hosts.len() {
-                    cut(sim, alone, other);
-                    cut(sim, other, alone);
-                }
-            }
-        }
+        Event::Isolate(who) => isolate(sim, who),
         Event::Kill { who, power } => {
             if let Some(host) = find(sim, who) {
                 sim.kill(host, power);
@@ -200,15 +200,26 @@ pub(crate) fn apply(sim: &mut Sim, event: Event) {
                 sim.hosts[host].disk.fail_in(after);
             }
         }
-        Event::ClockJump(host, seconds) => sim.hosts[host].wall = seconds,
-        Event::Transfer(to) => administer(sim, move |store, ids| async move {
+        Event::ClockJump(host, seconds) => {
+            sim.counts.note(Happened::ClockJump);
+            sim.hosts[host].wall = seconds;
+        }
+        Event::PowerCut(host, after) => {
+            sim.last_trouble = sim.now;
+            if sim.hosts[host].is_running() {
+                sim.hosts[host].disk.cut_in(after);
+            }
+        }
+        Event::DiskSlow(host, most) => sim.hosts[host].disk.set_slow(most),
+        Event::Transfer(to) => administer(sim, Purpose::Transfer, move |store, ids| async move {
             let to = to.and_then(|to| ids.get(to).copied());
             store.transfer_leadership(to).await.map_err(|error| chain(&error))
         }),
-        Event::Compact(keep) => administer(sim, move |store, _| async move {
+        Event::Compact(keep) => administer(sim, Purpose::Compact, move |store, _| async move {
             let revision = Revision(store.revision().0.saturating_sub(keep));
             store.compact(revision).await.map_err(|error| chain(&error))
         }),
+        Event::Backup(host) => backup(sim, host),
         Event::Replace(host) => replace(sim, host),
         Event::Close(host) => close(sim, host),
     }
@@ -218,6 +229,32 @@ fn cut(sim: &mut Sim, from: usize, to: usize) {
     if from != to {
         sim.last_trouble = sim.now;
         sim.net.lock().cuts.insert((from, to));
+    }
+}
+
+fn split(sim: &mut Sim, sides: &[bool]) {
+    sim.counts.note(Happened::Split);
+    for from in 0..sides.len() {
+        for to in 0..sides.len() {
+            if sides[from] != sides[to] {
+                cut(sim, from, to);
+            }
+        }
+    }
+}
+
+fn isolate(sim: &mut Sim, who: Who) {
+    let Some(alone) = find(sim, who) else { return };
+    sim.counts.note(Happened::Isolated);
+    for other in 0..sim.hosts.len() {
+        cut(sim, alone, other);
+        cut(sim, other, alone);
+    }
+}
+
+fn backup(sim: &Sim, host: usize) {
+    if let Some(store) = sim.hosts[host].store() {
+        clients::backup(&sim.hosts[host], store, &sim.mailbox);
     }
 }
 
@@ -232,6 +269,7 @@ fn pause(sim: &mut Sim, host: usize, length: u64) {
     if sim.hosts[host].is_running() && !sim.hosts[host].paused {
         sim.last_trouble = sim.now;
         sim.hosts[host].paused = true;
+        sim.counts.note(Happened::Paused);
         sim.hosts[host].register(&sim.net);
         sim.wakes.push((sim.now + length, host, sim.hosts[host].life));
     }
@@ -251,7 +289,7 @@ pub(crate) fn wake(sim: &mut Sim) {
     }
 }
 
-fn administer<F, R>(sim: &mut Sim, call: F)
+fn administer<F, R>(sim: &mut Sim, purpose: Purpose, call: F)
 where
     F: FnOnce(Arc<RaftStore>, Vec<MemberId>) -> R,
     R: Future<Output = Result<(), String>> + Send + 'static,
@@ -263,8 +301,7 @@ where
     let host = serving[sim.rng.random_range(0..serving.len())];
     let ids = sim.hosts.iter().map(|host| host.id).collect();
     if let Some(store) = sim.hosts[host].store() {
-        // Nobody waits for it.
-        clients::administer(&sim.hosts[host], 0, call(store, ids), &sim.mailbox);
+        clients::administer(&sim.hosts[host], purpose, call(store, ids), &sim.mailbox);
     }
 }
 
@@ -281,16 +318,5 @@ fn close(sim: &mut Sim, host: usize) {
     sim.last_trouble = sim.now;
     let Some(store) = sim.hosts[host].store() else { return };
     let closing = async move { store.close().await.map_err(|error| chain(&error)) };
-    let script = CLOSING + host as u64;
-    clients::administer(&sim.hosts[host], script, closing, &sim.mailbox);
-}
-
-/// Script numbers from here on are of members that close.
-const CLOSING: u64 = 1 << 32;
-
-/// A store was closed: its process ends.
-pub(crate) fn closed(sim: &mut Sim, script: u64) {
-    if let Some(host) = script.checked_sub(CLOSING) {
-        sim.kill(host as usize, false);
-    }
+    clients::administer(&sim.hosts[host], Purpose::Close(host), closing, &sim.mailbox);
 }

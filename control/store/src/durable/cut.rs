@@ -319,10 +319,16 @@ impl Machine {
         gathered.frame()
     }
 
-    /// Takes a frame of another member's volatile rows: of each key the newest stands.
-    pub fn merge_volatile(&self, frame: &[u8]) -> Result<(), StorageError> {
+    /// Takes a frame of another member's volatile rows, which has applied the log up to `upto` at
+    /// least: of each key the newest stands. Refuses what is older than a state that was installed
+    /// here, which does not tell what was deleted before.
+    pub fn merge_volatile(&self, frame: &[u8], upto: u64) -> Result<(), StorageError> {
         let records = decode(frame)?.records()?;
         let _writer = self.shared.writer.lock();
+        if upto < self.shared.core.state.read().position.order.installed.index {
+            let why = "a copy of the keys in memory is older than the state here";
+            return Err(StorageError::Unavailable { why: why.into() });
+        }
         self.shared.core.merge_volatile(records);
         Ok(())
     }
@@ -350,8 +356,7 @@ pub(super) fn put_in_place(
         return Err(StorageError::Unavailable { why: "it was closed".into() });
     }
     shared.dir.mark(position.level)?;
-    std::fs::rename(tables.path(), &path)?;
-    tables.set_path(path);
+    tables.rename(&path)?;
     crate::disk::sync_dir(shared.dir.path())?;
     *shared.core.state.write() = State {
         tables: Some(Arc::new(read)),

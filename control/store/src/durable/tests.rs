@@ -157,7 +157,7 @@ async fn of_two_copies_of_volatile_rows_the_newest_of_each_key_stands() {
     assert_eq!(from.revision(), to.revision(), "each used up one revision");
     let mut cursor = Bytes::new();
     while let Some((frame, after)) = from.volatile_frame(&cursor, 1).unwrap() {
-        to.merge_volatile(&frame).unwrap();
+        to.merge_volatile(&frame, from.applied().index).unwrap();
         cursor = after;
     }
     let found: Vec<_> = all(&to).await.kvs.into_iter().map(|kv| (kv.value, kv.version)).collect();
@@ -169,6 +169,26 @@ async fn of_two_copies_of_volatile_rows_the_newest_of_each_key_stands() {
             (Bytes::from_static(b"both"), 1)
         ]
     );
+}
+
+#[tokio::test]
+async fn a_copy_of_volatile_rows_that_is_older_than_an_installed_state_brings_nothing_back() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let from = Machine::open(config(here.path())).await.unwrap().machine;
+    let to = Machine::open(config(there.path())).await.unwrap().machine;
+    from.apply(id(1), &put(&from, "/v/a", b"soon gone")).unwrap();
+    let (frame, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
+    let gone = Effect::Delete { key: Bytes::from_static(b"/v/a") };
+    from.apply(id(2), &Command::Volatile { effects: vec![gone] }).unwrap();
+    let cut = from.cut().unwrap();
+    let mut build = to.begin_build(cut.id()).unwrap();
+    while let Some((frame, cursor)) = cut.frame(&build.cursor(), 1_000).unwrap() {
+        build.push(&frame, cursor).unwrap();
+    }
+    to.install(build, id(2)).unwrap();
+    assert!(to.merge_volatile(&frame, 1).is_err());
+    assert!(all(&to).await.kvs.is_empty(), "the state does not tell that the key was deleted");
+    to.merge_volatile(&frame, 2).unwrap();
 }
 
 #[derive(Default)]

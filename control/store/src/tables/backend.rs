@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -69,6 +70,11 @@ impl Backend {
     pub(super) fn isolated(file: DiskFile) -> io::Result<Self> {
         let held = Held { why: Why::Isolated, len: file.len()?, blocks: BTreeMap::new() };
         Ok(Self { file, held: RwLock::new(Some(held)) })
+    }
+
+    /// Renames the file, in the place of what has that name.
+    pub(super) fn rename(&self, to: &Path) -> io::Result<()> {
+        self.file.rename(to)
     }
 
     /// Holds writes back until the next sync. The transaction that follows must fit into memory.

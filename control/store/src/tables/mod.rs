@@ -13,7 +13,7 @@ mod sweep;
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -71,7 +71,6 @@ pub(crate) enum TablesError {
 pub(crate) struct Tables {
     db: Database,
     backend: Arc<Backend>,
-    path: PathBuf,
     meta: Meta,
 }
 
@@ -81,7 +80,7 @@ impl Tables {
         let file = disk.open(path, Create::Anew).map_err(TablesError::Io)?;
         let backend = Arc::new(Backend::new(file));
         let db = builder(cache).create_with_backend(Handle(Arc::clone(&backend))).map_err(open_failed)?;
-        let mut tables = Self { db, backend, path: path.to_owned(), meta: Meta::default() };
+        let mut tables = Self { db, backend, meta: Meta::default() };
         tables.write_meta().map_err(|error| TablesError::Io(io::Error::other(error)))?;
         tables.settle().map_err(TablesError::Io)?;
         Ok(tables)
@@ -102,7 +101,7 @@ impl Tables {
         let mut db = builder(cache).create_with_backend(Handle(Arc::clone(&backend))).map_err(open_failed)?;
         let mut meta = read_meta(&db)?;
         let compacted = compact_if_sparse(&mut db, &backend, &mut meta);
-        let mut tables = Self { db, backend, path: path.to_owned(), meta };
+        let mut tables = Self { db, backend, meta };
         if compacted {
             tables.write_meta().map_err(|error| TablesError::Io(io::Error::other(error)))?;
         }
@@ -114,13 +113,9 @@ impl Tables {
         &self.meta
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The file was renamed.
-    pub(crate) fn set_path(&mut self, path: PathBuf) {
-        self.path = path;
+    /// Renames the file, in the place of what has that name.
+    pub(crate) fn rename(&self, to: &Path) -> io::Result<()> {
+        self.backend.rename(to)
     }
 
     pub(crate) fn file_len(&self) -> u64 {
