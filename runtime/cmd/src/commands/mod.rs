@@ -4,6 +4,7 @@ mod admin;
 mod agent;
 mod check;
 mod completions;
+mod etcd_snapshot;
 mod image;
 mod kubeconfig;
 mod snapshot;

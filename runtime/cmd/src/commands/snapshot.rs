@@ -1,11 +1,13 @@
 //! `sampan snapshot`: saved from the running server, looked at, restored with the server stopped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jiff::Timestamp;
 use sampan_backup::{BackupError, Existing, Passphrase, SaveOptions, Seal, Summary};
+use sampan_store::Revision;
 
+use super::etcd_snapshot;
 use crate::args::{OnOtherKeys, S3Args, SnapshotArgs, SnapshotCommand};
 use crate::error::{CommandError, Doing};
 use crate::settings::Mode;
@@ -25,6 +27,9 @@ pub(super) fn run(args: SnapshotArgs) -> Result<ExitCode, CommandError> {
             }
             SnapshotCommand::Status { source, passphrase_file, s3 } => {
                 let one = One::new(&source, &s3, passphrase_file)?;
+                if let Some(path) = one.of_etcd().await? {
+                    return etcd_snapshot::describe(path).await;
+                }
                 let summary = sampan_backup::status(&one.location, one.passphrase.as_ref()).await;
                 summary.map(|summary| describe(&summary)).map_err(|error| one.refuse(error, "cannot be used"))
             }
@@ -53,6 +58,16 @@ impl One {
         let location = given.location(text, &|name| std::env::var(name).ok()).doing(unusable)?;
         let passphrase = given.passphrase().doing(|| "--passphrase-file".to_owned())?;
         Ok(Self { text: text.to_owned(), location, passphrase })
+    }
+
+    /// The file, where it is one that etcdctl saved.
+    async fn of_etcd(&self) -> Result<Option<PathBuf>, CommandError> {
+        let found = etcd_snapshot::find(&self.text).await;
+        if found.is_some() && self.passphrase.is_some() {
+            let why = "is one of etcd's, which are never sealed; leave out --passphrase-file";
+            return Err(CommandError::new(format!("the snapshot {} {why}", self.text)));
+        }
+        Ok(found)
     }
 
     fn refuse(&self, error: BackupError, what: &str) -> CommandError {
@@ -118,15 +133,23 @@ async fn restore(
     on_other: Option<OnOtherKeys>,
     given: Option<PathBuf>,
 ) -> Result<String, CommandError> {
+    let no_keys = || {
+        let why = "carries no keys; --on-other-keys is for those that do";
+        CommandError::new(format!("the snapshot {} {why}", one.text))
+    };
+    if let Some(path) = one.of_etcd().await? {
+        if on_other.is_some() {
+            return Err(no_keys());
+        }
+        let data_dir = data_dir::existing(given)?;
+        let mut contents = etcd_snapshot::contents(path).await?;
+        let revision = store::rebuild(&data_dir, &mut contents, &one.text).await?;
+        return Ok(restored(&data_dir, one, revision));
+    }
     let unusable = |error| one.refuse(error, "cannot be used");
     let mut contents = sampan_backup::open(&one.location, one.passphrase.as_ref()).await.map_err(unusable)?;
     let (data_dir, said) = match contents.private().cloned() {
-        None if on_other.is_some() => {
-            return Err(CommandError::new(format!(
-                "the snapshot {} carries no keys; --on-other-keys is for those that do",
-                one.text
-            )));
-        }
+        None if on_other.is_some() => return Err(no_keys()),
         None => (data_dir::existing(given)?, String::new()),
         Some(keys) => {
             // All of it is sound before anything is touched.
@@ -144,11 +167,15 @@ async fn restore(
         }
     };
     let revision = store::rebuild(&data_dir, &mut contents, &one.text).await?;
-    Ok(format!(
-        "{said}{} now holds the state of {} (revision {revision}), as a new cluster of this server alone; what it held before was moved aside within it\n",
+    Ok(format!("{said}{}", restored(&data_dir, one, revision)))
+}
+
+fn restored(data_dir: &Path, one: &One, revision: Revision) -> String {
+    format!(
+        "{} now holds the state of {} (revision {revision}), as a new cluster of this server alone; what it held before was moved aside within it\n",
         data_dir.join("db").display(),
         one.text
-    ))
+    )
 }
 
 fn describe(summary: &Summary) -> String {

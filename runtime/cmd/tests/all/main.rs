@@ -12,6 +12,7 @@ mod agents;
 mod api;
 mod cluster;
 mod command_line;
+mod etcd;
 mod examples;
 mod faults;
 mod machine;
