@@ -265,7 +265,7 @@ mod tests {
         for (a, b, expected) in cases {
             assert_eq!((a.agree(b), b.agree(a)), (expected, expected), "{a} and {b}");
         }
-        assert_eq!(ProtocolRange::default().to_string(), "1");
+        assert_eq!(ProtocolRange::upto(1).to_string(), "1");
         assert_eq!(range(1, 2).to_string(), "1 to 2");
     }
 

@@ -158,6 +158,7 @@ impl Task {
             },
             place = alone(copy, &self.place, self.port) => Ok(place),
         };
+        let is_alone = alone.is_ok();
         let (place, api) = match (alone, copy) {
             (Ok(place), Some(copy)) => (place, node::Api::own(copy)),
             (Err((place, service)), Some(copy)) => {
@@ -178,7 +179,7 @@ impl Task {
             return;
         }
         let late = async {
-            if let (Ok((place, service)), Some(copy)) = ((&mut self.told).await, copy) {
+            if is_alone && let (Ok((place, service)), Some(copy)) = ((&mut self.told).await, copy) {
                 self.is_there(copy, &place, service);
             }
             std::future::pending::<()>().await;
