@@ -18,6 +18,7 @@ pub mod peers;
 mod quic;
 mod reads;
 mod server;
+mod session;
 mod snapshot_stream;
 mod store;
 mod tick;

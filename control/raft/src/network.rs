@@ -20,26 +20,23 @@ use openraft::raft::{
 };
 use parking_lot::Mutex;
 use sampan_store::{Background, Level};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::directory::Directory;
 use crate::machine::SnapshotData;
-use crate::peers::{Link, Outgoing, PeerError, Peers};
+use crate::peers::{Link, PeerError, Peers};
+use crate::session::Session;
 use crate::snapshot_stream;
 use crate::types::{Member, MemberId, TypeConfig};
 use crate::wire::{Append, Kind, Message, convert};
 
 /// How long an append stream may take to open, and a follower to answer what it got. A follower
 /// whose disk stalls answers late; one that is gone is noticed by its heartbeats long before.
-const APPEND_WITHIN: Duration = Duration::from_secs(10);
-/// How many appends may be on their way to one follower.
-const IN_FLIGHT: usize = 64;
+pub(crate) const APPEND_WITHIN: Duration = Duration::from_secs(10);
 /// The least time that a call gets: openraft may give up earlier.
 const CALL_WITHIN_MIN: Duration = Duration::from_millis(100);
 
-type Rpc = RPCError<TypeConfig>;
+pub(crate) type Rpc = RPCError<TypeConfig>;
 type AppendResults<'a> = BoxStream<'a, Result<StreamAppendResult<TypeConfig>, Rpc>>;
 
 /// Makes clients for openraft.
@@ -192,7 +189,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 let calls = heartbeats(self.ends.clone(), input, within(&option));
                 Box::pin(async move { Ok(calls) })
             }
-            Lane::Entries => Box::pin(self.session(input)),
+            Lane::Entries => Box::pin(self.open_session(input)),
         }
     }
 
@@ -267,7 +264,7 @@ impl Client {
 
     /// One of openraft's sessions: appends go out as they come, answers come back in order. The
     /// stream is kept for the next session where this one comes to a good end.
-    async fn session<S>(&mut self, input: S) -> Result<AppendResults<'_>, Rpc>
+    async fn open_session<S>(&mut self, input: S) -> Result<AppendResults<'_>, Rpc>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
@@ -281,10 +278,7 @@ impl Client {
                 link
             }
         };
-        let Link { member, outgoing, incoming } = link;
-        let (sent, awaited) = mpsc::channel(IN_FLIGHT);
-        let writer = Writer(Some(tokio::spawn(write(member, outgoing, input, sent))));
-        let session = Session { ends: ends.clone(), idle, awaited, incoming, writer };
+        let session = Session::new(ends.clone(), idle, link, input);
         let results = stream::unfold(Some(session), |session| async move {
             let mut session = session?;
             match session.result().await {
@@ -307,99 +301,6 @@ async fn admitted(ends: &Ends, link: &mut Link) -> Result<(), PeerError> {
     let admitted = timeout(APPEND_WITHIN, link.admitted()).await;
     let admitted = admitted.unwrap_or(Err(PeerError::Timeout { member: ends.target, within: APPEND_WITHIN }));
     admitted.and_then(|version| ends.understands(version)).inspect_err(|error| ends.note(error))
-}
-
-struct Session<'a> {
-    ends: Ends,
-    idle: &'a mut Option<Link>,
-    /// One token for each append that was sent and not answered yet.
-    awaited: mpsc::Receiver<Sent>,
-    incoming: Box<dyn crate::peers::Incoming>,
-    writer: Writer,
-}
-
-/// What the writer tells the reader of an append, in order.
-enum Sent {
-    /// It is on its way.
-    Append,
-    /// It could not be sent.
-    Failed(PeerError),
-}
-
-impl Session<'_> {
-    /// The next append's result; `None` where all are answered and no more come.
-    async fn result(&mut self) -> Result<Option<StreamAppendResult<TypeConfig>>, Rpc> {
-        match self.awaited.recv().await {
-            None => return Ok(None),
-            Some(Sent::Failed(error)) => {
-                self.ends.note(&error);
-                return Err(rpc_error(error));
-            }
-            Some(Sent::Append) => {}
-        }
-        let member = self.ends.target;
-        let next = timeout(APPEND_WITHIN, self.incoming.next()).await;
-        let next = next.unwrap_or(Err(PeerError::Timeout { member, within: APPEND_WITHIN }));
-        match next.inspect_err(|error| self.ends.note(error)).map_err(rpc_error)? {
-            Some(Message::Appended(appended)) => {
-                convert::raft_appended(appended).map(Some).map_err(|why| failed(member, &why))
-            }
-            Some(other) => Err(out_of_place(member, &other)),
-            None => Err(rpc_error(PeerError::broken(member, "it ended early"))),
-        }
-    }
-
-    /// Everything was answered: the stream is as good as new.
-    async fn keep(mut self) {
-        if let Some(outgoing) = self.writer.finish().await {
-            *self.idle = Some(Link { member: self.ends.target, outgoing, incoming: self.incoming });
-        }
-    }
-}
-
-/// The task that writes a session's appends; it ends with the session.
-struct Writer(Option<JoinHandle<Option<Box<dyn Outgoing>>>>);
-
-impl Writer {
-    async fn finish(&mut self) -> Option<Box<dyn Outgoing>> {
-        self.0.take()?.await.ok().flatten()
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
-    }
-}
-
-/// Writes appends until no more come; gives the sending half back where all were sent.
-async fn write<S>(
-    member: MemberId,
-    mut outgoing: Box<dyn Outgoing>,
-    mut input: S,
-    sent: mpsc::Sender<Sent>,
-) -> Option<Box<dyn Outgoing>>
-where
-    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
-{
-    while let Some(request) = input.next().await {
-        // The token comes first: it bounds how many appends are on their way.
-        let token = sent.reserve().await.ok()?;
-        let written = match convert::append(&request) {
-            Ok(append) => outgoing.send(Message::Append(append)).await,
-            Err(error) => Err(PeerError::nonsense(member, error.to_string())),
-        };
-        match written {
-            Ok(()) => token.send(Sent::Append),
-            Err(error) => {
-                token.send(Sent::Failed(error));
-                return None;
-            }
-        }
-    }
-    Some(outgoing)
 }
 
 /// Each request a call of its own, one after the other.
@@ -436,7 +337,7 @@ fn within(option: &RPCOption) -> Duration {
 
 /// openraft waits a while before it tries what is unreachable again, and does not where a stream
 /// merely broke.
-fn rpc_error(error: PeerError) -> Rpc {
+pub(crate) fn rpc_error(error: PeerError) -> Rpc {
     match error {
         PeerError::Unreachable { .. } | PeerError::Refused { .. } | PeerError::TooOld { .. } => {
             RPCError::Unreachable(Unreachable::new(&error))
@@ -447,11 +348,11 @@ fn rpc_error(error: PeerError) -> Rpc {
     }
 }
 
-fn failed(member: MemberId, why: &str) -> Rpc {
+pub(crate) fn failed(member: MemberId, why: &str) -> Rpc {
     RPCError::Unreachable(Unreachable::new(&PeerError::broken(member, format!("the member failed: {why}"))))
 }
 
-fn out_of_place(member: MemberId, message: &Message) -> Rpc {
+pub(crate) fn out_of_place(member: MemberId, message: &Message) -> Rpc {
     tracing::debug!(?message, "an answer that is out of place");
     rpc_error(PeerError::nonsense(member, "an answer that is out of place"))
 }
