@@ -163,13 +163,30 @@ async fn fetch(core: &Core, from: &Member) -> Result<usize, SyncError> {
     loop {
         match link.expect(STALL).await? {
             Message::VolatileFrame { frame } => {
-                let machine = Arc::clone(&core.machine);
-                core.background.run(move || machine.merge_volatile(&frame, applied)).await?;
+                merge(core, frame, applied).await?;
                 frames += 1;
             }
-            Message::VolatileEnd => return Ok(frames),
+            Message::VolatileEnd => {
+                core.machine.volatile_merged(applied)?;
+                return Ok(frames);
+            }
             _ => return Err(odd(&link).into()),
         }
+    }
+}
+
+/// Merges a frame. Whoever gave it went on applying meanwhile: this member has to come as far first.
+async fn merge(core: &Core, frame: Bytes, applied: u64) -> Result<(), StorageError> {
+    let attempt = || {
+        let (machine, frame) = (Arc::clone(&core.machine), frame.clone());
+        core.background.run(move || machine.merge_volatile(&frame, applied))
+    };
+    match attempt().await {
+        Err(StorageError::Future { requested, .. }) => {
+            core.applied_revision(requested, Instant::now() + STALL).await?;
+            attempt().await
+        }
+        other => other,
     }
 }
 

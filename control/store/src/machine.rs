@@ -256,7 +256,6 @@ impl Core {
         let reader = Reader::new(self);
         let revision = self.state.read().position.revision + 1;
         let mut changes = Vec::with_capacity(effects.len());
-        let mut unknown = Vec::new();
         for effect in effects {
             let (Effect::Put { key, .. } | Effect::Delete { key } | Effect::Attach { key, .. }) = effect;
             let head = reader.head(key)?;
@@ -278,23 +277,15 @@ impl Core {
                         _ => Kind::Put,
                     },
                 },
+                // A member that restarted need not know the key. It uses up the same position as
+                // others and tells its watchers the same, and must not take the key from an older
+                // copy later.
                 Effect::Delete { key } => {
-                    let Some(head) = live else {
-                        // A member that restarted need not know the key, but must not take it from
-                        // an older copy later.
-                        unknown.push(tombstone(pos, key, (revision, 1), prev));
-                        continue;
-                    };
-                    tombstone(pos, key, (head.create, head.version + 1), prev)
+                    let since = live.map_or((revision, 1), |head| (head.create, head.version + 1));
+                    tombstone(pos, key, since, prev)
                 }
             };
             changes.push(Change { record: Arc::new(record), previous });
-        }
-        if !unknown.is_empty() {
-            let mut state = self.state.write();
-            if !state.volatile_whole {
-                unknown.into_iter().for_each(|record| state.volatile.insert(Arc::new(record)));
-            }
         }
         if changes.is_empty() {
             self.skip_revision();
@@ -353,18 +344,30 @@ impl Core {
         revision
     }
 
-    /// Takes another member's volatile rows: of each key the newest stands.
+    /// Takes some of another member's volatile rows: of each key the newest stands. Whoever watches
+    /// already must not miss them. Only the one writer calls this.
     pub(crate) fn merge_volatile(&self, rows: Vec<Record>) {
-        let mut state = self.state.write();
+        let (mut any, mut state) = (false, self.state.write());
         for record in rows {
             let newer = state.volatile.head(&record.key).is_none_or(|head| head.pos.rev < record.pos.rev);
             if newer && self.is_volatile(&record.key) {
                 state.volatile.insert(Arc::new(record));
+                any = true;
             }
         }
         state.attached = None;
         let revision = state.position.revision;
         state.volatile_oldest = revision;
+        drop(state);
+        if any && self.hub.watchers() > 0 {
+            self.hub.replace(revision);
+        }
+    }
+
+    /// Another member's volatile rows are here, however few.
+    pub(crate) fn volatile_merged(&self) {
+        let mut state = self.state.write();
+        state.volatile_oldest = state.position.revision;
         state.volatile_whole = true;
     }
 

@@ -214,14 +214,16 @@ enum Place {
     Foreign { found: MemberId },
 }
 
-/// Decides it.
-fn place(id: MemberId, members: &Members, start: Start) -> Place {
+/// Decides it; `joining`: this member waits here to be taken into a group, and what its log has so
+/// far may be from before it was.
+fn place(id: MemberId, members: &Members, start: Start, joining: bool) -> Place {
     let known: Vec<MemberId> = members.nodes().map(|(id, _)| *id).collect();
     match start {
         Start::ForceNew => Place::Founds,
         Start::Join if known.is_empty() => Place::Stays,
         Start::Bootstrap if known.is_empty() => Place::Founds,
         Start::Bootstrap | Start::Join if known.contains(&id) => Place::Stays,
+        Start::Join if joining => Place::Stays,
         // One that was alone and has another key now: nobody can mistake it.
         Start::Bootstrap if known.len() == 1 => Place::Founds,
         Start::Bootstrap | Start::Join => {
@@ -245,8 +247,15 @@ async fn take_place(
         None => membership_from(&standing.membership).map_err(unusable)?,
     };
     let id = config.member.id;
-    match place(id, &members, start) {
-        Place::Stays => Ok(members),
+    let joining = machine.joining().map_err(unusable)? == Some(id);
+    match place(id, &members, start, joining) {
+        Place::Stays => {
+            let waits = !members.nodes().any(|(member, _)| *member == id);
+            if waits != joining {
+                machine.set_joining(waits.then_some(id)).map_err(unusable)?;
+            }
+            Ok(members)
+        }
         Place::Foreign { found } => {
             Err(OpenError::Foreign { dir: dir(), found, cluster: standing.cluster, id })
         }
@@ -305,7 +314,11 @@ mod tests {
         ];
         for (known, start, expected) in table {
             let members = if known.is_empty() { Members::default() } else { members(known) };
-            assert_eq!(place(1, &members, start), expected, "{known:?} {start:?}");
+            assert_eq!(place(1, &members, start, false), expected, "{known:?} {start:?}");
         }
+        let others = members(&[2, 3]);
+        assert_eq!(place(1, &others, Start::Join, true), Place::Stays, "the log is from before it came");
+        let founding = place(1, &others, Start::Bootstrap, true);
+        assert_eq!(founding, Place::Foreign { found: 2 });
     }
 }

@@ -46,6 +46,25 @@ async fn one_that_is_alone_goes_on_under_another_name_and_keeps_its_cluster() {
 }
 
 #[tokio::test]
+async fn one_that_waits_to_be_taken_in_is_known_by_its_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = small(dir.path());
+    let waiting = RaftStore::open(member(&config), Start::Join, Arc::new(NoPeers)).await.unwrap();
+    let id = waiting.id();
+    waiting.close().await.unwrap();
+    drop(waiting);
+    let said = std::fs::read_to_string(config.dir.join("joining")).unwrap();
+    assert_eq!(said.trim_end(), format!("{id:016x}"));
+    // A group of its own is one that it is in.
+    let store = RaftStore::open(member(&config), Start::ForceNew, Arc::new(NoPeers)).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = RaftStore::open(member(&config), Start::Join, Arc::new(NoPeers)).await.unwrap();
+    assert!(!config.dir.join("joining").exists());
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn one_that_is_alone_sleeps_while_nothing_is_asked_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&small(dir.path())).await;

@@ -169,9 +169,12 @@ impl Sim {
             Err(Failure::Wrong(why)) => return Err(format!("a list on member {host}: {why}")),
             Err(failure) => {
                 self.note(format_args!("a list on member {host} of {home:?} keys: {failure:?}"));
-                if let Some((at, _)) = watcher {
-                    self.watchers[at].at = None;
-                    self.watchers[at].rests_until = self.now + 40;
+                match watcher {
+                    Some((at, _)) => {
+                        self.watchers[at].at = None;
+                        self.watchers[at].rests_until = self.now + 40;
+                    }
+                    None => self.refused_listings += 1,
                 }
                 return Ok(());
             }

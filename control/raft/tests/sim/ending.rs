@@ -60,16 +60,19 @@ impl Sim {
 
     /// All members, asked when nothing happens any more, list the same.
     pub(crate) fn last_lists(&mut self) -> Result<(), String> {
-        let before = self.listings.len();
-        for home in Home::BOTH {
-            for host in &self.hosts {
-                if let Some(store) = host.store() {
-                    clients::list_all(host, store, home, None, &self.mailbox);
-                }
+        let deadline = self.now + WHOLE_WITHIN;
+        let before = loop {
+            let before = self.listings.len();
+            if self.all_list()? {
+                break before;
             }
-        }
-        let wanted = self.hosts.len() * 2;
-        self.until(WHOLE_WITHIN, "members do not list", |sim| sim.final_listings == wanted)?;
+            // A device that failed before all was healed may show only now: its member starts again.
+            let again = self.now + PATIENCE;
+            self.until(WHOLE_WITHIN, "time does not pass", |sim| sim.now >= again)?;
+            if self.now > deadline {
+                return Err(format!("members do not list; {}", self.standing()));
+            }
+        };
         for home in Home::BOTH {
             let last = self.listings[before..].iter().filter(|listing| listing.home == home);
             let last: Vec<&Listing> = last.collect();
@@ -80,6 +83,24 @@ impl Sim {
             }
         }
         Ok(())
+    }
+
+    /// Asks all members for lists; whether they gave them.
+    fn all_list(&mut self) -> Result<bool, String> {
+        (self.final_listings, self.refused_listings) = (0, 0);
+        let mut asked = 0;
+        for home in Home::BOTH {
+            for host in &self.hosts {
+                if let Some(store) = host.store() {
+                    clients::list_all(host, store, home, None, &self.mailbox);
+                    asked += 1;
+                }
+            }
+        }
+        self.until(WHOLE_WITHIN, "members do not answer lists", |sim| {
+            sim.final_listings + sim.refused_listings == asked
+        })?;
+        Ok(self.final_listings == self.hosts.len() * 2)
     }
 
     /// Whether everything about the keys of a home must hold. Keys in memory may be lost where

@@ -67,6 +67,7 @@ pub(crate) struct Sim {
     /// Whether clients ask for more.
     busy: bool,
     pub(crate) final_listings: usize,
+    pub(crate) refused_listings: usize,
     /// Whether the trouble is over: whoever ends now is started again.
     pub(crate) healed: bool,
 }
@@ -140,6 +141,7 @@ impl Sim {
             term: 0,
             busy: false,
             final_listings: 0,
+            refused_listings: 0,
             healed: false,
         }
     }

@@ -21,7 +21,7 @@ use crate::snapshot::Row;
 use crate::span::Span;
 use crate::storage::StorageError;
 use crate::tables::{Tables, TablesError};
-use crate::types::LeaseId;
+use crate::types::{LeaseId, Revision};
 use crate::wal::LogId;
 
 /// What a build gathers before it writes to its tables.
@@ -321,15 +321,36 @@ impl Machine {
 
     /// Takes a frame of another member's volatile rows, which has applied the log up to `upto` at
     /// least: of each key the newest stands. Refuses what is older than a state that was installed
-    /// here, which does not tell what was deleted before.
+    /// here, which does not tell what was deleted before; and, as [`StorageError::Future`], what
+    /// has rows of revisions that are still to be applied here.
     pub fn merge_volatile(&self, frame: &[u8], upto: u64) -> Result<(), StorageError> {
         let records = decode(frame)?.records()?;
         let _writer = self.shared.writer.lock();
+        self.check_copy(upto)?;
+        let current = self.revision();
+        let newest = records.iter().map(|record| Revision(record.pos.rev)).max();
+        if let Some(requested) = newest.filter(|newest| *newest > current) {
+            return Err(StorageError::Future { requested, current });
+        }
+        self.shared.core.merge_volatile(records);
+        Ok(())
+    }
+
+    /// Every frame of another member's copy was taken, if there was any: what was lost here is
+    /// known again. Nothing tells of the revisions before.
+    pub fn volatile_merged(&self, upto: u64) -> Result<(), StorageError> {
+        let _writer = self.shared.writer.lock();
+        self.check_copy(upto)?;
+        self.shared.core.volatile_merged();
+        Ok(())
+    }
+
+    /// Refuses a copy of the volatile rows that is older than an installed state.
+    fn check_copy(&self, upto: u64) -> Result<(), StorageError> {
         if upto < self.shared.core.state.read().position.order.installed.index {
             let why = "a copy of the keys in memory is older than the state here";
             return Err(StorageError::Unavailable { why: why.into() });
         }
-        self.shared.core.merge_volatile(records);
         Ok(())
     }
 

@@ -25,6 +25,8 @@ const RESTORED_FILE: &str = "restored.redb";
 const RECEIVED_FILE: &str = "received.redb";
 const WAL_DIR: &str = "wal";
 const SEALED_FILE: &str = "sealed";
+/// Names the member that waits here to be taken into a group.
+const JOINING_FILE: &str = "joining";
 const LAST_GOOD_FILE: &str = "last-good.snapshot";
 const NEW_LAST_GOOD_FILE: &str = "last-good.snapshot.new";
 /// What a file system of its own has at its root.
@@ -118,6 +120,24 @@ impl DataDir {
         Some(self.last_good()).filter(|path| path.exists())
     }
 
+    /// The member that waits here to be taken into a group.
+    pub(super) fn joining(&self) -> io::Result<Option<u64>> {
+        match std::fs::read_to_string(self.path.join(JOINING_FILE)) {
+            Ok(text) => Ok(u64::from_str_radix(text.trim_end(), 16).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Remembers which member waits here, or that none does any more.
+    pub(super) fn set_joining(&self, member: Option<u64>) -> io::Result<()> {
+        let path = self.path.join(JOINING_FILE);
+        match member {
+            Some(member) => write_durably(&path, format!("{member:016x}\n").as_bytes()),
+            None => remove(std::fs::remove_file(path)),
+        }
+    }
+
     /// Clears away what an unfinished beginning left.
     pub(super) fn clear_unfinished(&self) -> Result<(), OpenError> {
         let unusable = |source| OpenError::io(&self.path, source);
@@ -173,6 +193,7 @@ fn is_ours(path: &Path, keys: &Path, newest: Level) -> Result<Option<u32>, OpenE
                     RECEIVED_FILE,
                     WAL_DIR,
                     SEALED_FILE,
+                    JOINING_FILE,
                     LOST_AND_FOUND,
                 ];
                 let known = ours.contains(&&*name) || entry.path() == keys;

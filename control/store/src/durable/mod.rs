@@ -166,6 +166,23 @@ impl Machine {
         &self.shared.config
     }
 
+    /// The member that waits in this directory to be taken into a group, if one does: its log may
+    /// have entries from before the group had it.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn joining(&self) -> std::io::Result<Option<u64>> {
+        self.shared.dir.joining()
+    }
+
+    /// Remembers which member waits in this directory, or that none does any more.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn set_joining(&self, member: Option<u64>) -> std::io::Result<()> {
+        self.shared.dir.set_joining(member)
+    }
+
     /// Where the machine stands.
     pub fn standing(&self) -> Standing {
         Standing::of(&self.shared.core.state.read().position)

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::StreamExt;
+
 use super::*;
-use crate::types::Op;
+use crate::types::{Op, WatchEvent};
 use crate::wal::Record;
 
 fn config(dir: &std::path::Path) -> DurableConfig {
@@ -189,6 +191,101 @@ async fn a_copy_of_volatile_rows_that_is_older_than_an_installed_state_brings_no
     assert!(to.merge_volatile(&frame, 1).is_err());
     assert!(all(&to).await.kvs.is_empty(), "the state does not tell that the key was deleted");
     to.merge_volatile(&frame, 2).unwrap();
+}
+
+fn lost(machine: &Machine, entries: std::ops::RangeInclusive<u64>) {
+    entries.for_each(|at| assert!(machine.apply(id(at), &Command::Forgotten).is_ok()));
+}
+
+async fn events(machine: &Machine, from: u64) -> Vec<(bool, Bytes, Revision)> {
+    let request = WatchRequest { start: Bytes::new(), end: Some(Bytes::new()), from: Revision(from) };
+    let mut watch = machine.watch(&request).unwrap();
+    let events = watch.next().await.unwrap().unwrap().events.into_iter().map(|event| match event {
+        WatchEvent::Put { kv, .. } => (true, kv.key, kv.mod_revision),
+        WatchEvent::Delete { key, revision, .. } => (false, key, revision),
+    });
+    events.collect()
+}
+
+#[tokio::test]
+async fn the_deletion_of_keys_that_a_restart_lost_is_the_same_for_those_who_watch_there() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let from = Machine::open(config(here.path())).await.unwrap().machine;
+    let to = Machine::open(config(there.path())).await.unwrap().machine;
+    for (at, key) in [(1, "/v/a"), (2, "/v/b"), (3, "/v/c")] {
+        from.apply(id(at), &put(&from, key, b"soon gone")).unwrap();
+    }
+    lost(&to, 1..=3);
+    let (older, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
+    let delete = |key: &'static str| Effect::Delete { key: key.into() };
+    let stays = Effect::Put { key: "/v/stays".into(), value: Bytes::from_static(&[0]), create: 0, version: 1 };
+    let effects = vec![delete("/v/a"), delete("/v/b"), stays, delete("/v/c")];
+    let command = Command::Volatile { effects };
+    let mut live = Vec::new();
+    for machine in [&from, &to] {
+        let request = WatchRequest { start: Bytes::new(), end: Some(Bytes::new()), from: Revision(4) };
+        let mut watch = machine.watch(&request).unwrap();
+        machine.apply(id(4), &command).unwrap();
+        // The first batch is of what there was before.
+        let batch = watch.find_map(|batch| std::future::ready(batch.ok().filter(|batch| !batch.events.is_empty()))).await;
+        let events = batch.unwrap().events;
+        live.push(events.iter().filter(|event| matches!(event, WatchEvent::Delete { .. })).count());
+    }
+    assert_eq!(live, [3, 3]);
+    let expected = events(&from, 4).await;
+    assert_eq!(expected.len(), 4);
+    assert_eq!(events(&to, 4).await, expected, "as history has it, too");
+    // None of them comes back with an older copy.
+    to.merge_volatile(&older, 3).unwrap();
+    let kept: Vec<_> = all(&to).await.kvs.into_iter().map(|kv| kv.key).collect();
+    assert_eq!(kept, ["/v/stays"]);
+}
+
+#[tokio::test]
+async fn a_copy_without_rows_tells_nothing_of_the_revisions_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::open(config(dir.path())).await.unwrap().machine;
+    lost(&machine, 1..=2);
+    let gone = Effect::Delete { key: "/v/a".into() };
+    machine.apply(id(3), &Command::Volatile { effects: vec![gone.clone()] }).unwrap();
+    machine.apply(id(4), &Command::Volatile { effects: vec![gone] }).unwrap();
+    let at = |revision| RangeRequest { revision: Some(Revision(revision)), ..RangeRequest::prefix("/v/".into()) };
+    assert!(machine.range(at(3)).await.is_ok());
+    machine.volatile_merged(4).unwrap();
+    assert!(matches!(machine.range(at(3)).await, Err(StorageError::Compacted { .. })));
+    assert!(machine.range(at(4)).await.is_ok());
+}
+
+#[tokio::test]
+async fn rows_of_revisions_that_are_still_to_come_have_to_wait() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let from = Machine::open(config(here.path())).await.unwrap().machine;
+    let to = Machine::open(config(there.path())).await.unwrap().machine;
+    from.apply(id(1), &put(&from, "/v/a", b"1")).unwrap();
+    lost(&to, 1..=1);
+    let second = put(&from, "/v/a", b"2");
+    from.apply(id(2), &second).unwrap();
+    let (frame, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
+    let refused = to.merge_volatile(&frame, 1);
+    assert!(matches!(refused, Err(StorageError::Future { requested: Revision(2), .. })), "{refused:?}");
+    to.apply(id(2), &second).unwrap();
+    to.merge_volatile(&frame, 1).unwrap();
+    assert_eq!(all(&to).await, all(&from).await);
+}
+
+#[tokio::test]
+async fn whoever_watches_already_is_sent_back_to_a_list_when_rows_are_merged() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let from = Machine::open(config(here.path())).await.unwrap().machine;
+    let to = Machine::open(config(there.path())).await.unwrap().machine;
+    from.apply(id(1), &put(&from, "/v/a", b"1")).unwrap();
+    lost(&to, 1..=1);
+    let request = WatchRequest { start: "/v/".into(), end: Some("/v0".into()), from: Revision(2) };
+    let mut watch = to.watch(&request).unwrap();
+    let (frame, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
+    to.merge_volatile(&frame, 1).unwrap();
+    let ended = watch.find_map(|batch| std::future::ready(batch.err())).await;
+    assert!(matches!(ended, Some(StorageError::Compacted { .. })), "{ended:?}");
 }
 
 #[derive(Default)]
