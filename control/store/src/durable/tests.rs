@@ -218,7 +218,8 @@ async fn the_deletion_of_keys_that_a_restart_lost_is_the_same_for_those_who_watc
     lost(&to, 1..=3);
     let (older, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
     let delete = |key: &'static str| Effect::Delete { key: key.into() };
-    let stays = Effect::Put { key: "/v/stays".into(), value: Bytes::from_static(&[0]), create: 0, version: 1 };
+    let stays =
+        Effect::Put { key: "/v/stays".into(), value: Bytes::from_static(&[0]), create: 0, version: 1 };
     let effects = vec![delete("/v/a"), delete("/v/b"), stays, delete("/v/c")];
     let command = Command::Volatile { effects };
     let mut live = Vec::new();
@@ -227,7 +228,11 @@ async fn the_deletion_of_keys_that_a_restart_lost_is_the_same_for_those_who_watc
         let mut watch = machine.watch(&request).unwrap();
         machine.apply(id(4), &command).unwrap();
         // The first batch is of what there was before.
-        let batch = watch.find_map(|batch| std::future::ready(batch.ok().filter(|batch| !batch.events.is_empty()))).await;
+        let batch = watch
+            .by_ref()
+            .filter_map(|batch| std::future::ready(batch.ok().filter(|batch| !batch.events.is_empty())))
+            .next()
+            .await;
         let events = batch.unwrap().events;
         live.push(events.iter().filter(|event| matches!(event, WatchEvent::Delete { .. })).count());
     }
@@ -249,7 +254,7 @@ async fn a_copy_without_rows_tells_nothing_of_the_revisions_before() {
     let gone = Effect::Delete { key: "/v/a".into() };
     machine.apply(id(3), &Command::Volatile { effects: vec![gone.clone()] }).unwrap();
     machine.apply(id(4), &Command::Volatile { effects: vec![gone] }).unwrap();
-    let at = |revision| RangeRequest { revision: Some(Revision(revision)), ..RangeRequest::prefix("/v/".into()) };
+    let at = |revision| RangeRequest { revision: Some(Revision(revision)), ..RangeRequest::prefix("/v/") };
     assert!(machine.range(at(3)).await.is_ok());
     machine.volatile_merged(4).unwrap();
     assert!(matches!(machine.range(at(3)).await, Err(StorageError::Compacted { .. })));
@@ -284,7 +289,7 @@ async fn whoever_watches_already_is_sent_back_to_a_list_when_rows_are_merged() {
     let mut watch = to.watch(&request).unwrap();
     let (frame, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
     to.merge_volatile(&frame, 1).unwrap();
-    let ended = watch.find_map(|batch| std::future::ready(batch.err())).await;
+    let ended = watch.by_ref().filter_map(|batch| std::future::ready(batch.err())).next().await;
     assert!(matches!(ended, Some(StorageError::Compacted { .. })), "{ended:?}");
 }
 
