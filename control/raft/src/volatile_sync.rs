@@ -106,6 +106,7 @@ pub(crate) async fn on_reign(core: &Core) {
         tracing::warn!("no member gives its copy of the keys that are in memory only");
     }
     // From here on what this member has is what the cluster has.
+    core.machine.volatile_settled();
     core.volatile.set_whole();
 }
 

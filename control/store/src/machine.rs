@@ -97,7 +97,8 @@ pub(crate) struct State {
     /// The last revision whose volatile changes are not known here: no watch begins there or before.
     pub(crate) volatile_forgotten: u64,
     /// The volatile keyspaces have been complete since `volatile_oldest`. Not so after a restart,
-    /// until a reign begins or another member's copy was taken.
+    /// until another member's copy was taken, or this member leads and nobody has more. Till then
+    /// deletions are kept, as an older copy may be on its way here.
     pub(crate) volatile_whole: bool,
     pub(crate) position: Position,
     /// Keys by lease, once somebody asked for them.
@@ -324,7 +325,7 @@ impl Core {
     }
 
     /// A leader begins; returns the revision. `again` where it began before a restart: what it had
-    /// in memory is gone.
+    /// in memory is gone. A member that lost what the leader still has does not get it by this.
     pub(crate) fn reign(&self, cluster: ClusterId, skip: bool, again: bool) -> u64 {
         let revision = {
             let mut state = self.state.write();
@@ -336,7 +337,6 @@ impl Core {
             let revision = position.revision;
             if skip && !again && !state.volatile_whole {
                 state.volatile_oldest = revision;
-                state.volatile_whole = true;
             }
             revision
         };
@@ -366,9 +366,15 @@ impl Core {
 
     /// Another member's volatile rows are here, however few.
     pub(crate) fn volatile_merged(&self) {
+        complete_volatile(&mut self.state.write());
+    }
+
+    /// What is here of the volatile keyspaces is all that is left of them.
+    pub(crate) fn volatile_settled(&self) {
         let mut state = self.state.write();
-        state.volatile_oldest = state.position.revision;
-        state.volatile_whole = true;
+        if !state.volatile_whole {
+            complete_volatile(&mut state);
+        }
     }
 
     fn install(&self, revision: u64, changes: &[Change]) {
@@ -517,9 +523,17 @@ fn effect(change: &Change, revision: u64) -> Effect {
     }
 }
 
+/// The volatile keyspaces are complete from here on.
+fn complete_volatile(state: &mut State) {
+    state.volatile_whole = true;
+    state.volatile_oldest = state.position.revision;
+    // With it goes what was kept until now.
+    state.volatile.compact(0, state.volatile_oldest, Tombstones::Drop);
+}
+
 fn compact_volatile(state: &mut State, revision: u64) {
     let revision = revision.min(state.position.revision);
-    if revision > state.volatile_oldest {
+    if state.volatile_whole && revision > state.volatile_oldest {
         let from = state.volatile_oldest;
         state.volatile_oldest = revision;
         state.volatile.compact(from, revision, Tombstones::Drop);

@@ -345,6 +345,13 @@ impl Machine {
         Ok(())
     }
 
+    /// What is here of the volatile rows is all that is left of them: this member leads, and
+    /// nobody gives it more.
+    pub fn volatile_settled(&self) {
+        let _writer = self.shared.writer.lock();
+        self.shared.core.volatile_settled();
+    }
+
     /// Refuses a copy of the volatile rows that is older than an installed state.
     fn check_copy(&self, upto: u64) -> Result<(), StorageError> {
         if upto < self.shared.core.state.read().position.order.installed.index {
@@ -379,14 +386,17 @@ pub(super) fn put_in_place(
     shared.dir.mark(position.level)?;
     tables.rename(&path)?;
     crate::disk::sync_dir(shared.dir.path())?;
-    *shared.core.state.write() = State {
+    let mut state = shared.core.state.write();
+    *state = State {
         tables: Some(Arc::new(read)),
         volatile,
         volatile_oldest: revision,
-        volatile_whole: true,
+        // A copy that was on its way still is.
+        volatile_whole: state.volatile_whole,
         position,
         ..State::default()
     };
+    drop(state);
     shared.note_tables(&tables);
     *slot = Some(tables);
     drop(slot);

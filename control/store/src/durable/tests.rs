@@ -246,6 +246,46 @@ async fn the_deletion_of_keys_that_a_restart_lost_is_the_same_for_those_who_watc
     assert_eq!(kept, ["/v/stays"]);
 }
 
+/// A key is deleted and that history forgotten, under a leader that has it, while a copy that still
+/// has the key is on its way to a member that lost it.
+#[tokio::test]
+async fn what_is_deleted_stays_so_however_late_a_copy_comes() {
+    for installs in [false, true] {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let from = Machine::open(config(here.path())).await.unwrap().machine;
+        let to = Machine::open(config(there.path())).await.unwrap().machine;
+        for (at, key) in [(1, "/v/a"), (2, "/v/b")] {
+            from.apply(id(at), &put(&from, key, b"of before")).unwrap();
+        }
+        let (older, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
+        if installs {
+            let cut = from.cut().unwrap();
+            let mut build = to.begin_build(cut.id()).unwrap();
+            while let Some((frame, cursor)) = cut.frame(&build.cursor(), 1_000).unwrap() {
+                build.push(&frame, cursor).unwrap();
+            }
+            to.install(build, id(2)).unwrap();
+        } else {
+            lost(&to, 1..=2);
+        }
+        to.apply(id(3), &Command::Reign { cluster: ClusterId(9), skip: true }).unwrap();
+        let gone = Effect::Delete { key: "/v/a".into() };
+        to.apply(id(4), &Command::Volatile { effects: vec![gone] }).unwrap();
+        to.apply(id(5), &put(&to, "/v/c", b"newer")).unwrap();
+        to.forget_volatile(4);
+        to.apply(id(6), &Command::Compact { revision: 5 }).unwrap();
+        to.merge_volatile(&older, 2).unwrap();
+        to.volatile_merged(2).unwrap();
+        let kept: Vec<_> = all(&to).await.kvs.into_iter().map(|kv| kv.key).collect();
+        assert_eq!(kept, ["/v/b", "/v/c"], "{installs}");
+        let records = || to.shared.core.state.read().volatile.len();
+        assert_eq!(records(), 2, "the deletion is not kept for ever");
+        to.apply(id(7), &put(&to, "/v/c", b"newest")).unwrap();
+        to.apply(id(8), &Command::Compact { revision: 6 }).unwrap();
+        assert_eq!(records(), 2, "history is forgotten as ever from here on");
+    }
+}
+
 #[tokio::test]
 async fn a_copy_without_rows_tells_nothing_of_the_revisions_before() {
     let dir = tempfile::tempdir().unwrap();
