@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::StdRng;
 use sampan_raft::peers::{Incoming, Link, Outgoing, PeerError, Peers};
-use sampan_raft::wire::{Admit, Kind, Message, Open, Refusal};
+use sampan_raft::wire::{Admit, Appended, Kind, Message, Open, Refusal};
 use sampan_raft::{Member, MemberId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -414,6 +414,7 @@ fn name(message: &Message) -> String {
             format!("{} entries after {:?}", append.entries.len(), append.previous.map(|at| at.index))
         }
         Message::SnapshotFailed { why } => format!("SnapshotFailed: {why}"),
+        Message::Appended(Appended::Failed { why }) => format!("append failed: {why}"),
         other => {
             let mut name = FirstWord(String::new());
             let _ = write!(name, "{other:?}");

@@ -147,7 +147,13 @@ impl Segments {
         let path = self.path(number);
         let result = if self.spares.len() < SPARES {
             let spare = self.dir.join(format!("{number:016x}.spare"));
-            std::fs::rename(&path, &spare).map(|()| self.spares.push(spare))
+            std::fs::rename(&path, &spare).map(|()| {
+                // A number is given again after a restart where its segment was never written to:
+                // then there may have been a spare of that name, and this one has taken its place.
+                if !self.spares.contains(&spare) {
+                    self.spares.push(spare);
+                }
+            })
         } else {
             std::fs::remove_file(&path)
         };

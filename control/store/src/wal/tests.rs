@@ -255,3 +255,19 @@ fn a_refused_batch_is_not_in_the_log_and_the_next_one_is() {
     let found: Vec<_> = recovered.entries.iter().map(|(id, payload)| (id.index, payload.len())).collect();
     assert_eq!(found, [(1, 100), (2, 50), (3, 50)]);
 }
+
+#[test]
+fn a_spare_that_another_takes_the_place_of_is_still_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spare = super::segment::Segments::open(dir.path(), SEGMENT, &Disk::default()).unwrap();
+    drop((spare.acquire(1).unwrap(), spare.acquire(2).unwrap()));
+    spare.recycle(1);
+    spare.recycle(2);
+    // As after a restart, the number 1 is given again, and what it names came from the spare 2.
+    drop(spare.acquire(1).unwrap());
+    spare.recycle(1);
+    for number in 3..6 {
+        drop(spare.acquire(number).unwrap());
+    }
+    assert_eq!(spare.numbers().unwrap(), [3, 4, 5]);
+}
