@@ -1,5 +1,7 @@
 //! The store as a bbolt file.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message;
 use sampan_store::{KeyValue, LeaseId, RangeRequest, Revision, Storage, StorageError};
@@ -66,19 +68,11 @@ impl Export {
             last = revision;
             Row::Key { at: position(revision, sub), key, len }
         });
-        let mut keys = Some(keys.collect());
         leases.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut leases =
-            Some(leases.into_iter().map(|(key, value)| Row::Small { key, value }).collect::<Vec<_>>());
-        let buckets = BUCKETS.map(|name| Bucket {
-            name,
-            items: match name {
-                "key" => keys.take().unwrap_or_default(),
-                "lease" => leases.take().unwrap_or_default(),
-                "meta" => meta(at, index),
-                _ => Vec::new(),
-            },
-        });
+        let leases = leases.into_iter().map(|(key, value)| Row::Small { key, value });
+        let mut items: BTreeMap<&str, Vec<Row>> =
+            BTreeMap::from([("key", keys.collect()), ("lease", leases.collect()), ("meta", meta(at, index))]);
+        let buckets = BUCKETS.map(|name| Bucket { name, items: items.remove(name).unwrap_or_default() });
         Ok(Self { at, plan: Plan::new(buckets.into()) })
     }
 
