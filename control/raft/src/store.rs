@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use parking_lot::Mutex;
@@ -37,7 +38,7 @@ use crate::reads::{self, Reads};
 use crate::snapshot_stream::Inbox;
 use crate::types::{MemberId, Proposal, Reply, TypeConfig};
 use crate::volatile_batch::{self, VolatileTurns};
-use crate::volatile_sync::VolatileSync;
+use crate::volatile_sync;
 pub use reign::Leadership;
 
 /// What is kept of the log for members that lag, in bytes.
@@ -83,7 +84,6 @@ pub(crate) struct Core {
     pub(crate) inbox: Inbox,
     pub(crate) reads: Reads,
     pub(crate) changes: Changes,
-    pub(crate) volatile: VolatileSync,
     pub(crate) leadership: watch::Sender<Leadership>,
     progress: Arc<Progress>,
     pub(crate) volatile_turns: VolatileTurns,
@@ -146,6 +146,7 @@ impl Core {
         let prepared = self.machine.prepare(txn)?;
         self.reigning().await?;
         if prepared.volatile {
+            volatile_sync::known(self).await;
             return volatile_batch::run(self, prepared.txn).await;
         }
         if let Some(answer) = self.unchanged(&prepared.txn).await? {
@@ -274,9 +275,23 @@ fn unexpected(reply: &Reply) -> LocalError {
 }
 
 impl RaftStore {
+    /// Where a request concerns keys that are in memory only, waits a while until they are known
+    /// here.
+    async fn know(&self, start: &Bytes, end: Option<&Bytes>) {
+        if self.core.machine.touches_volatile(start, end) {
+            volatile_sync::known(&self.core).await;
+        }
+    }
+
     /// The cluster's id; none until a leader was seen for the first time.
     pub fn cluster_id(&self) -> ClusterId {
         self.core.cluster()
+    }
+
+    /// The revision at which the group last gave up its keys in memory; 0 where it did not since
+    /// this member started.
+    pub fn volatile_lost(&self) -> Revision {
+        self.core.machine.volatile_lost()
     }
 
     /// This member's id.
@@ -381,7 +396,7 @@ impl Storage for RaftStore {
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StorageError> {
-        self.core.volatile.ready().await;
+        self.know(&request.start, request.end.as_ref()).await;
         if request.revision.is_none_or(|revision| revision > self.core.machine.revision()) {
             self.current_revision().await?;
         }
@@ -394,7 +409,7 @@ impl Storage for RaftStore {
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StorageError> {
-        self.core.volatile.ready().await;
+        self.know(&request.start, request.end.as_ref()).await;
         self.core.check_open()?;
         self.core.machine.watch(&request)
     }

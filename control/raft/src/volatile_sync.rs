@@ -1,17 +1,18 @@
-//! Keys that are kept in memory only: a member that restarted gets them back from the others.
+//! Keys that are kept in memory only: a member that lacks some gets them from the others.
 //!
-//! Its log holds but placeholders for them. So it asks another member for its copy and merges it,
-//! the highest revision of a key winning, once it has itself applied what that copy holds. Where
-//! nobody answers at first, it asks again in the background; a new leader asks before it evaluates
-//! anything on such keys.
+//! What a member does not know of them it lacks up to an entry of the log, see
+//! [`sampan_store::Machine::lacks`]. As long as that is so it asks the others for a copy that is as
+//! new as that entry, and answers for none of these keys. Where the leader itself lacks some, and
+//! everybody says so, or does not answer for long enough, it has the group give them up: from that
+//! command on all members have the same again, which is nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sampan_store::StorageError;
-use tokio::sync::watch;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use sampan_store::{Command, CopyOf, Level, StorageError};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::forward;
@@ -24,47 +25,15 @@ use crate::wire::{Kind, Message};
 const FRAME_BYTES: usize = 256 << 10;
 /// How long either side may stand still.
 const STALL: Duration = Duration::from_secs(3);
-/// How long a member that starts waits for the others before it serves without.
-const AT_START: Duration = Duration::from_secs(3);
-/// How long a new leader waits for the others.
-const ON_REIGN: Duration = Duration::from_millis(500);
+/// How much later than the leader the others are asked.
+const HEAD_START: Duration = Duration::from_millis(100);
 /// How long a member waits before it asks again.
 const AGAIN: Duration = Duration::from_millis(200);
-
-/// Whether this member has the keys that are in memory only.
-pub(crate) struct VolatileSync {
-    whole: AtomicBool,
-    /// Readers need not wait any more.
-    ready: watch::Sender<bool>,
-}
-
-impl Default for VolatileSync {
-    fn default() -> Self {
-        Self { whole: AtomicBool::new(false), ready: watch::Sender::new(false) }
-    }
-}
-
-impl VolatileSync {
-    fn is_whole(&self) -> bool {
-        self.whole.load(Ordering::Acquire)
-    }
-
-    /// This member has all there are.
-    fn set_whole(&self) {
-        self.whole.store(true, Ordering::Release);
-        self.set_ready();
-    }
-
-    fn set_ready(&self) {
-        self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
-    }
-
-    /// Waits, just after this member has started, until it has the keys, or has waited long enough.
-    pub(crate) async fn ready(&self) {
-        // The sender is not dropped while this is borrowed.
-        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
-    }
-}
+/// How long a leader waits for members that do not answer before the group gives up what they may
+/// have.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long whoever asks for such keys is kept waiting; longer than a leader's patience.
+const WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
 enum SyncError {
@@ -74,64 +43,112 @@ enum SyncError {
     Storage(#[from] StorageError),
 }
 
-/// When a member starts: gets the keys from the others, where there are others. Readers wait for
-/// it a while ([`VolatileSync::ready`]).
-pub(crate) async fn at_start(core: &Arc<Core>) {
-    if core.log.is_alone() {
-        core.volatile.set_whole();
+/// What a member that was asked gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given {
+    /// A copy, which was taken, of so many frames.
+    Copy { frames: usize },
+    /// It lacks something itself.
+    Nothing,
+}
+
+/// What asking all others came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// There is a copy here now.
+    Got,
+    /// Everybody answered, and nobody has one.
+    NobodyHas,
+    /// Some did not answer, or not with what is wanted.
+    Unclear,
+}
+
+/// Waits a while until this member has the keys. Where it has not by then, the store refuses
+/// whatever concerns them.
+pub(crate) async fn known(core: &Core) {
+    let mut lacks = core.machine.lacks();
+    if lacks.borrow().is_none() {
         return;
     }
-    let core = Arc::clone(core);
-    tokio::spawn(async move {
-        let ended = core.ended.clone();
-        let sync = async {
-            if timeout(AT_START, until_whole(&core)).await.is_err() {
-                core.volatile.set_ready();
-                until_whole(&core).await;
-            }
+    tokio::select! {
+        biased;
+        () = core.ended.cancelled() => {}
+        // The machine outlives the wait; and what came of it is asked elsewhere.
+        _ = timeout(WITHIN, lacks.wait_for(Option::is_none)) => {}
+    }
+}
+
+/// Sees to it that this member has the keys, as long as it runs.
+pub(crate) async fn keep(core: Arc<Core>) {
+    let mut lacks = core.machine.lacks();
+    let mut leadership = core.leadership.subscribe();
+    // The term for which this member leads without them, and since when.
+    let mut reign: Option<(u64, Instant)> = None;
+    loop {
+        if lacks.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        let asked = ask_others(&core).await;
+        let now = *leadership.borrow_and_update();
+        reign = match reign {
+            _ if !now.mine || asked == Asked::Got => None,
+            Some((term, since)) if term == now.term => Some((term, since)),
+            _ => Some((now.term, Instant::now())),
         };
+        let patient = reign.is_some_and(|(_, since)| since.elapsed() < PATIENCE);
+        match asked {
+            Asked::Got => continue,
+            Asked::Unclear if patient => {}
+            Asked::NobodyHas | Asked::Unclear if now.mine => give_up(&core, asked).await,
+            Asked::NobodyHas | Asked::Unclear => {}
+        }
         tokio::select! {
             biased;
-            () = ended.cancelled() => {}
-            () = sync => {}
+            _ = lacks.wait_for(Option::is_none) => {}
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = sleep(AGAIN) => {}
         }
-        // Whoever waits is told that it was closed by what it does next.
-        core.volatile.set_ready();
-    });
-}
-
-/// When this member begins to lead without having the keys: asks the others once more.
-pub(crate) async fn on_reign(core: &Core) {
-    if !core.volatile.is_whole() && timeout(ON_REIGN, once(core)).await.is_err() {
-        tracing::warn!("no member gives its copy of the keys that are in memory only");
     }
-    // From here on what this member has is what the cluster has.
-    core.machine.volatile_settled();
-    core.volatile.set_whole();
 }
 
-async fn until_whole(core: &Core) {
-    while !core.volatile.is_whole() {
-        if once(core).await {
-            core.volatile.set_whole();
-        } else {
-            sleep(AGAIN).await;
-        }
+/// Has the group give up what nobody has, or nobody who answers.
+async fn give_up(core: &Core, asked: Asked) {
+    if asked == Asked::Unclear {
+        tracing::warn!("nobody who answers has the keys that are in memory only: what they held is lost");
+    }
+    if core.level() < Level::LOSSES {
+        // Members that are older than the command go on with what their leader has.
+        core.machine.settle_volatile();
+        return;
+    }
+    if let Err(error) = core.write(Command::Lost).await {
+        // It is tried again, here or by whoever leads then.
+        tracing::debug!(?error, "the keys that are in memory only were not given up");
     }
 }
 
 /// Asks each of the others, the leader first, until one gives its copy.
-async fn once(core: &Core) -> bool {
+async fn ask_others(core: &Core) -> Asked {
     let leader = forward::leader(core);
-    let mut others = core.directory.others();
-    others.sort_by_key(|member| Some(member.id) != leader);
-    for member in others {
-        match fetch(core, &member).await {
-            Ok(frames) => {
+    let others = core.directory.others();
+    let led = others.iter().any(|member| Some(member.id) == leader);
+    let asking = others.iter().map(|member| async move {
+        if led && Some(member.id) != leader {
+            sleep(HEAD_START).await;
+        }
+        (member, fetch(core, member).await)
+    });
+    let mut asking: FuturesUnordered<_> = asking.collect();
+    let mut nobody_has = true;
+    while let Some((member, given)) = asking.next().await {
+        match given {
+            Ok(Given::Copy { frames }) => {
                 tracing::debug!(from = %member, frames, "got the keys that are in memory only");
-                return true;
+                return Asked::Got;
             }
+            Ok(Given::Nothing) => {}
             Err(error) => {
+                nobody_has = false;
                 if let SyncError::Peer(error) = &error {
                     core.directory.heard(error);
                 }
@@ -139,11 +156,11 @@ async fn once(core: &Core) -> bool {
             }
         }
     }
-    false
+    if nobody_has { Asked::NobodyHas } else { Asked::Unclear }
 }
 
-/// Gets one member's copy and merges it; gives the number of frames.
-async fn fetch(core: &Core, from: &Member) -> Result<usize, SyncError> {
+/// Gets one member's copy and takes it.
+async fn fetch(core: &Core, from: &Member) -> Result<Given, SyncError> {
     let open = core.directory.open(from.id, Kind::Volatile);
     let opened = timeout(STALL, async {
         let mut link = core.forward.peers().stream(from, open, STALL).await?;
@@ -152,35 +169,37 @@ async fn fetch(core: &Core, from: &Member) -> Result<usize, SyncError> {
         Ok(link)
     });
     let mut link = opened.await.unwrap_or(Err(PeerError::Timeout { member: from.id, within: STALL }))?;
-    let Message::VolatileBegin { applied } = link.expect(STALL).await? else { return Err(odd(&link).into()) };
-    if applied < core.machine.replayed().index {
-        // What only placeholders are left of here is not in that copy either.
-        return Err(PeerError::broken(from.id, "its copy is older than what was lost here").into());
+    let copy = match link.expect(STALL).await? {
+        Message::VolatileBegin { applied } => CopyOf { applied, revision: None },
+        Message::VolatileCopy { applied, revision } => CopyOf { applied, revision: Some(revision) },
+        Message::VolatileNone => return Ok(Given::Nothing),
+        _ => return Err(odd(&link).into()),
+    };
+    let lacks = *core.machine.lacks().borrow();
+    if lacks.is_some_and(|lacks| copy.applied < lacks) {
+        return Err(PeerError::broken(from.id, "its copy is older than what is lacking here").into());
     }
-    if let Some(last) = applied.checked_sub(1) {
-        core.applied_index(last, Instant::now() + STALL).await?;
-    }
-    let mut frames = 0;
+    let mut frames = Vec::new();
     loop {
         match link.expect(STALL).await? {
-            Message::VolatileFrame { frame } => {
-                merge(core, frame, applied).await?;
-                frames += 1;
-            }
-            Message::VolatileEnd => {
-                core.machine.volatile_merged(applied)?;
-                return Ok(frames);
-            }
+            Message::VolatileFrame { frame } => frames.push(frame),
+            Message::VolatileEnd => break,
             _ => return Err(odd(&link).into()),
         }
     }
+    let given = Given::Copy { frames: frames.len() };
+    if let Some(last) = copy.applied.checked_sub(1) {
+        core.applied_index(last, Instant::now() + STALL).await?;
+    }
+    adopt(core, frames.into(), copy).await?;
+    Ok(given)
 }
 
-/// Merges a frame. Whoever gave it went on applying meanwhile: this member has to come as far first.
-async fn merge(core: &Core, frame: Bytes, applied: u64) -> Result<(), StorageError> {
+/// Takes a copy. Whoever gave it went on applying meanwhile: this member has to come as far first.
+async fn adopt(core: &Core, frames: Arc<[Bytes]>, copy: CopyOf) -> Result<(), StorageError> {
     let attempt = || {
-        let (machine, frame) = (Arc::clone(&core.machine), frame.clone());
-        core.background.run(move || machine.merge_volatile(&frame, applied))
+        let (machine, frames) = (Arc::clone(&core.machine), Arc::clone(&frames));
+        core.background.run(move || machine.adopt_volatile(&frames, copy))
     };
     match attempt().await {
         Err(StorageError::Future { requested, .. }) => {
@@ -194,10 +213,20 @@ async fn merge(core: &Core, frame: Bytes, applied: u64) -> Result<(), StorageErr
 /// Gives this member's copy to another one.
 pub(crate) async fn serve(core: &Arc<Core>, mut link: Link) -> Result<(), PeerError> {
     let Message::VolatileAsk = link.expect(STALL).await? else { return Err(odd(&link)) };
-    if !core.volatile.is_whole() {
+    let tells = core.level() >= Level::LOSSES;
+    let Some(copy) = core.machine.begin_copy() else {
+        if tells {
+            link.send(Message::VolatileNone, STALL).await?;
+            link.outgoing.finish().await;
+            return Ok(());
+        }
         return Err(PeerError::broken(link.member, "this member has not got its own copy yet"));
-    }
-    link.send(Message::VolatileBegin { applied: core.machine.applied().index }, STALL).await?;
+    };
+    let begin = match copy {
+        CopyOf { applied, revision: Some(revision) } if tells => Message::VolatileCopy { applied, revision },
+        CopyOf { applied, .. } => Message::VolatileBegin { applied },
+    };
+    link.send(begin, STALL).await?;
     let mut cursor = Bytes::new();
     loop {
         let (machine, after) = (Arc::clone(&core.machine), cursor.clone());
@@ -206,6 +235,9 @@ pub(crate) async fn serve(core: &Arc<Core>, mut link: Link) -> Result<(), PeerEr
         let Some((frame, after)) = frame else { break };
         link.send(Message::VolatileFrame { frame }, STALL).await?;
         cursor = after;
+    }
+    if !core.machine.is_still(copy) {
+        return Err(PeerError::broken(link.member, "this member lost its own copy meanwhile"));
     }
     link.send(Message::VolatileEnd, STALL).await?;
     link.outgoing.finish().await;

@@ -94,6 +94,9 @@ pub enum Command {
         /// [`Level::number`].
         level: u16,
     },
+    /// Nobody is known to have all volatile keys any more: they are gone from here on, everywhere,
+    /// those too that some member still has. Takes a revision.
+    Lost,
 }
 
 impl Command {
@@ -110,6 +113,7 @@ impl Command {
             | Self::Reign { .. } => Level::OLDEST,
             Self::VolatileBatch { .. } | Self::ForgottenBatch { .. } => Level::BATCHES,
             Self::Level { level } => Level::of_number(*level),
+            Self::Lost => Level::LOSSES,
         }
     }
 
@@ -139,6 +143,7 @@ impl Command {
             Self::VolatileBatch { .. } => "volatile changes, several",
             Self::ForgottenBatch { .. } => "forgotten changes, several",
             Self::Level { .. } => "level",
+            Self::Lost => "loss of what was in memory",
         }
     }
 
@@ -170,6 +175,7 @@ impl Command {
                 | Self::Forgotten
                 | Self::ForgottenBatch { .. }
                 | Self::Level { .. }
+                | Self::Lost
                 | Self::Reign { .. } => 0,
             }
     }
@@ -241,6 +247,7 @@ mod tests {
             (Command::ForgottenBatch { revisions: 1 }, 9, 2),
             (Command::Level { level: 2 }, 10, 2),
             (Command::Level { level: 3 }, 10, 3),
+            (Command::Lost, 11, 3),
         ];
         for (command, number, level) in table {
             let bytes = command.to_bytes().unwrap();

@@ -175,6 +175,31 @@ impl Hub {
         inner.groups.clear();
     }
 
+    /// The same for those spans alone that `touches` tells of; revisions go on after `revision`.
+    pub(crate) fn replace_within(&self, revision: u64, touches: impl Fn(&Span) -> bool) {
+        let mut inner = self.inner.lock();
+        inner.published = inner.published.max(revision);
+        let Inner { groups, wide, .. } = &mut *inner;
+        let end = |watchers: &mut Vec<Watcher>| {
+            watchers.retain(|watcher| {
+                let ends = touches(&watcher.span);
+                if ends {
+                    *watcher.end.lock() = End::Replaced { revision };
+                }
+                !ends
+            });
+        };
+        end(wide);
+        for (name, group) in groups.iter_mut() {
+            if touches(&Span::new(name, Some(&crate::types::prefix_end(name)))) {
+                end(&mut group.watchers);
+                group.forget(revision);
+            }
+        }
+        drop(inner);
+        self.advanced.notify_one();
+    }
+
     /// The store closes: every watcher ends, and no new one is taken.
     pub(crate) fn close(&self, why: &str) {
         let mut inner = self.inner.lock();
@@ -251,6 +276,13 @@ impl Inner {
 impl Group {
     fn starting_after(revision: u64) -> Self {
         Self { complete_from: revision + 1, ..Self::default() }
+    }
+
+    /// Its events up to `revision` are not known any more.
+    fn forget(&mut self, revision: u64) {
+        self.ring.clear();
+        self.ring_bytes = 0;
+        self.complete_from = revision + 1;
     }
 
     fn remember(&mut self, events: &[Arc<Event>]) {

@@ -13,15 +13,17 @@ use std::str::FromStr;
 pub struct Level(u16);
 
 /// The versions that brought a new level, the oldest first: level 1, level 2, …
-const VERSIONS: [&str; 2] = ["0.2", "0.3"];
+const VERSIONS: [&str; 3] = ["0.2", "0.3", "0.4"];
 
 impl Level {
     /// The oldest level that this build still speaks.
     pub const OLDEST: Self = Self(1);
     /// Batches of changes to what is kept in memory only; [`crate::Command::Level`] itself.
     pub const BATCHES: Self = Self(2);
+    /// [`crate::Command::Lost`]; copies of keys in memory that tell their revision.
+    pub const LOSSES: Self = Self(3);
     /// The newest level that this build understands.
-    pub const NEWEST: Self = Self::BATCHES;
+    pub const NEWEST: Self = Self::LOSSES;
 
     /// The level of this number, of this build or of a newer one; 0 is that of none, and taken for
     /// the oldest.
@@ -101,6 +103,6 @@ mod tests {
         assert_eq!(Level::of_number(0), Level::OLDEST);
         assert_eq!(Level::of_number(9).version(), None);
         let error = "0.1".parse::<Level>().unwrap_err().to_string();
-        assert_eq!(error, "\"0.1\" is none of the versions that this build can behave as: 0.2, 0.3");
+        assert_eq!(error, "\"0.1\" is none of the versions that this build can behave as: 0.2, 0.3, 0.4");
     }
 }

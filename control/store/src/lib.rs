@@ -31,6 +31,7 @@ mod storage;
 mod tables;
 mod txn;
 mod types;
+mod volatile;
 pub mod wal;
 mod watch;
 
@@ -51,3 +52,4 @@ pub use types::{
     Compare, KeyValue, LeaseId, Op, OpResult, Operand, RangeRequest, RangeResponse, Refusal, Relation,
     Revision, Txn, TxnResponse, WatchBatch, WatchEvent, WatchRequest, prefix_end,
 };
+pub use volatile::CopyOf;

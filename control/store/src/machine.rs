@@ -5,28 +5,29 @@
 //! in-memory store); anybody reads, see [`crate::read`]. Applying is deterministic: the log
 //! replayed over the tables gives the state that was acknowledged, on every member.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::attached::Attached;
 use crate::codec::Codec;
-use crate::command::{ClusterId, Effect};
-use crate::evaluate::{self, Answered, Change, Lookup, Outcome, Step};
+use crate::command::ClusterId;
+use crate::evaluate::{self, Answered, Change, Outcome, Step};
 use crate::event::{decoded, key_value};
 use crate::hub::Hub;
 use crate::layer::{Layer, Tombstones};
 use crate::level::Level;
 use crate::read::Reader;
-use crate::record::{Head, Kind, Pos, Record};
+use crate::record::Record;
 use crate::snapshot::{Header, REVISION_LEAP};
 use crate::span::Span;
 use crate::storage::StorageError;
 use crate::tables::TablesRead;
 use crate::types::{LeaseId, OpResult, RangeResponse, Revision, Txn, TxnResponse};
+use crate::volatile::Known;
 use crate::wal::LogId;
 
 /// The counters of the state machine; a checkpoint writes them with the records.
@@ -92,14 +93,8 @@ pub(crate) struct State {
     pub(crate) tables: Option<Arc<TablesRead>>,
     /// Keyspaces that never reach log or tables.
     pub(crate) volatile: Layer,
-    /// Reads and watches of volatile keyspaces before this revision are refused.
-    pub(crate) volatile_oldest: u64,
-    /// The last revision whose volatile changes are not known here: no watch begins there or before.
-    pub(crate) volatile_forgotten: u64,
-    /// The volatile keyspaces have been complete since `volatile_oldest`. Not so after a restart,
-    /// until another member's copy was taken, or this member leads and nobody has more. Till then
-    /// deletions are kept, as an older copy may be on its way here.
-    pub(crate) volatile_whole: bool,
+    /// What is known of them.
+    pub(crate) known: Known,
     pub(crate) position: Position,
     /// Keys by lease, once somebody asked for them.
     pub(crate) attached: Option<Attached>,
@@ -121,6 +116,8 @@ pub(crate) struct Core {
     pub(crate) hub: Hub,
     pub(crate) codec: Arc<Codec>,
     volatile_prefixes: Vec<Bytes>,
+    /// [`Known::lacks`], for those who see to it.
+    pub(crate) lacks: watch::Sender<Option<u64>>,
 }
 
 /// Where a transaction's keys live.
@@ -141,6 +138,10 @@ pub struct Answer {
 }
 
 impl Answer {
+    pub(crate) fn new(revision: u64, succeeded: bool, steps: Vec<Step>) -> Self {
+        Self { revision, succeeded, steps }
+    }
+
     /// The revision after the transaction.
     pub fn revision(&self) -> u64 {
         self.revision
@@ -157,7 +158,14 @@ impl Answer {
 impl Core {
     pub(crate) fn new(state: State, codec: Arc<Codec>, volatile_prefixes: Vec<Bytes>) -> Self {
         let hub = Hub::new(state.position.revision);
-        Self { state: RwLock::new(state), hub, codec, volatile_prefixes }
+        let lacks = watch::channel(state.known.lacks).0;
+        Self { state: RwLock::new(state), hub, codec, volatile_prefixes, lacks }
+    }
+
+    /// What is known of the volatile keyspaces where tables as of an entry and a revision are all
+    /// that there is.
+    pub(crate) fn known_after(&self, entry: u64, revision: u64) -> Known {
+        Known::after(if self.volatile_prefixes.is_empty() { 0 } else { entry }, revision)
     }
 
     /// Whether a key lives in memory only.
@@ -190,7 +198,7 @@ impl Core {
     /// The oldest revision at which a span can be read.
     pub(crate) fn oldest(&self, state: &State, span: &Span) -> u64 {
         if self.touches_volatile(span) {
-            state.position.compacted.max(state.volatile_oldest)
+            state.position.compacted.max(state.known.oldest)
         } else {
             state.position.compacted
         }
@@ -199,7 +207,7 @@ impl Core {
     /// The oldest revision from which a span can be watched.
     pub(crate) fn oldest_watch(&self, state: &State, span: &Span) -> u64 {
         let oldest = self.oldest(state, span);
-        if self.touches_volatile(span) { oldest.max(state.volatile_forgotten + 1) } else { oldest }
+        if self.touches_volatile(span) { oldest.max(state.known.untold + 1) } else { oldest }
     }
 
     /// Applies a transaction and publishes its changes. Only the one writer calls this.
@@ -239,80 +247,6 @@ impl Core {
         Ok(Some(Answer { revision, succeeded, steps }))
     }
 
-    /// What a transaction over volatile keys does, without doing it.
-    pub(crate) fn evaluate_volatile(&self, txn: &Txn) -> Result<(Answer, Vec<Effect>), StorageError> {
-        let reader = Reader::new(self);
-        let revision = self.state.read().position.revision;
-        let Outcome { succeeded, steps, changes } =
-            evaluate::evaluate(txn, revision + 1, &reader, &self.codec)?;
-        // What an inner transaction deletes that another one wrote is only deleted.
-        let last: BTreeMap<&Bytes, &Change> =
-            changes.iter().map(|change| (&change.record.key, change)).collect();
-        let effects = last.into_values().map(|change| effect(change, revision)).collect();
-        Ok((Answer { revision, succeeded, steps }, effects))
-    }
-
-    /// Applies volatile effects as they are; uses up a revision, which it returns.
-    pub(crate) fn apply_effects(&self, effects: &[Effect]) -> Result<u64, StorageError> {
-        let reader = Reader::new(self);
-        let revision = self.state.read().position.revision + 1;
-        let mut changes = Vec::with_capacity(effects.len());
-        for effect in effects {
-            let (Effect::Put { key, .. } | Effect::Delete { key } | Effect::Attach { key, .. }) = effect;
-            let head = reader.head(key)?;
-            let live = head.filter(Head::is_live);
-            let previous = live.map(|head| reader.record(head.pos)).transpose()?;
-            let pos = Pos { rev: revision, sub: changes.len() as u32 };
-            let prev = head.map_or(Pos::NONE, |head| head.pos);
-            let record = match effect {
-                Effect::Put { key, value, create, version }
-                | Effect::Attach { key, value, create, version, .. } => Record {
-                    pos,
-                    key: key.clone(),
-                    value: value.clone(),
-                    create: if *create == 0 { revision } else { *create },
-                    version: *version,
-                    prev,
-                    kind: match effect {
-                        Effect::Attach { lease, .. } => Kind::live(*lease),
-                        _ => Kind::Put,
-                    },
-                },
-                // A member that restarted need not know the key. It uses up the same position as
-                // others and tells its watchers the same, and must not take the key from an older
-                // copy later.
-                Effect::Delete { key } => {
-                    let since = live.map_or((revision, 1), |head| (head.create, head.version + 1));
-                    tombstone(pos, key, since, prev)
-                }
-            };
-            changes.push(Change { record: Arc::new(record), previous });
-        }
-        if changes.is_empty() {
-            self.skip_revision();
-        } else {
-            self.install(revision, &changes);
-            self.hub.publish(revision, changes);
-        }
-        Ok(revision)
-    }
-
-    /// Applies volatile effects whose content is gone. Whoever watches must not take the revision
-    /// for one without events.
-    pub(crate) fn apply_forgotten(&self) -> u64 {
-        let revision = {
-            let mut state = self.state.write();
-            state.position.revision += 1;
-            state.volatile_forgotten = state.position.revision;
-            state.position.revision
-        };
-        if self.hub.watchers() > 0 {
-            self.hub.replace(revision);
-        }
-        self.hub.advance(revision);
-        revision
-    }
-
     /// Uses up a revision without any change; returns it.
     pub(crate) fn skip_revision(&self) -> u64 {
         let revision = {
@@ -324,9 +258,8 @@ impl Core {
         revision
     }
 
-    /// A leader begins; returns the revision. `again` where it began before a restart: what it had
-    /// in memory is gone. A member that lost what the leader still has does not get it by this.
-    pub(crate) fn reign(&self, cluster: ClusterId, skip: bool, again: bool) -> u64 {
+    /// A leader begins; returns the revision.
+    pub(crate) fn reign(&self, cluster: ClusterId, skip: bool) -> u64 {
         let revision = {
             let mut state = self.state.write();
             let position = &mut state.position;
@@ -334,50 +267,13 @@ impl Core {
                 position.order.cluster = cluster;
             }
             position.revision = position.revision.max(position.reserved) + u64::from(skip);
-            let revision = position.revision;
-            if skip && !again && !state.volatile_whole {
-                state.volatile_oldest = revision;
-            }
-            revision
+            position.revision
         };
         self.hub.advance(revision);
         revision
     }
 
-    /// Takes some of another member's volatile rows: of each key the newest stands. Whoever watches
-    /// already must not miss them. Only the one writer calls this.
-    pub(crate) fn merge_volatile(&self, rows: Vec<Record>) {
-        let (mut any, mut state) = (false, self.state.write());
-        for record in rows {
-            let newer = state.volatile.head(&record.key).is_none_or(|head| head.pos.rev < record.pos.rev);
-            if newer && self.is_volatile(&record.key) {
-                state.volatile.insert(Arc::new(record));
-                any = true;
-            }
-        }
-        state.attached = None;
-        let revision = state.position.revision;
-        state.volatile_oldest = revision;
-        drop(state);
-        if any && self.hub.watchers() > 0 {
-            self.hub.replace(revision);
-        }
-    }
-
-    /// Another member's volatile rows are here, however few.
-    pub(crate) fn volatile_merged(&self) {
-        complete_volatile(&mut self.state.write());
-    }
-
-    /// What is here of the volatile keyspaces is all that is left of them.
-    pub(crate) fn volatile_settled(&self) {
-        let mut state = self.state.write();
-        if !state.volatile_whole {
-            complete_volatile(&mut state);
-        }
-    }
-
-    fn install(&self, revision: u64, changes: &[Change]) {
+    pub(crate) fn install(&self, revision: u64, changes: &[Change]) {
         let mut state = self.state.write();
         state.position.revision = revision;
         for change in changes {
@@ -423,12 +319,7 @@ impl Core {
             state.position.compacted = revision;
             state.active.compact(from, revision, below);
         }
-        compact_volatile(&mut state, revision);
-    }
-
-    /// Forgets the history of the volatile keyspaces alone; this needs no log entry.
-    pub(crate) fn compact_volatile(&self, revision: u64) {
-        compact_volatile(&mut self.state.write(), revision);
+        state.forget_volatile(revision);
     }
 
     /// The group's level; it never goes down.
@@ -510,41 +401,6 @@ impl Core {
     }
 }
 
-/// What a change that was evaluated after `revision` does to its key, whenever it is applied.
-fn effect(change: &Change, revision: u64) -> Effect {
-    let Change { record, .. } = change;
-    let (key, value) = (record.key.clone(), record.value.clone());
-    let create = if record.create > revision { 0 } else { record.create };
-    let version = record.version;
-    match record.kind {
-        Kind::Put => Effect::Put { key, value, create, version },
-        Kind::Leased(lease) => Effect::Attach { key, value, create, version, lease },
-        Kind::Tombstone => Effect::Delete { key },
-    }
-}
-
-/// The volatile keyspaces are complete from here on.
-fn complete_volatile(state: &mut State) {
-    state.volatile_whole = true;
-    state.volatile_oldest = state.position.revision;
-    // With it goes what was kept until now.
-    state.volatile.compact(0, state.volatile_oldest, Tombstones::Drop);
-}
-
-fn compact_volatile(state: &mut State, revision: u64) {
-    let revision = revision.min(state.position.revision);
-    if state.volatile_whole && revision > state.volatile_oldest {
-        let from = state.volatile_oldest;
-        state.volatile_oldest = revision;
-        state.volatile.compact(from, revision, Tombstones::Drop);
-    }
-}
-
 fn mixed() -> StorageError {
     StorageError::Invalid { why: "it mixes keyspaces that live in memory only with others".into() }
-}
-
-/// The deletion of a volatile key; `(create, version)` as it is from now on.
-fn tombstone(pos: Pos, key: &Bytes, (create, version): (u64, u64), prev: Pos) -> Record {
-    Record { pos, key: key.clone(), value: Bytes::new(), create, version, prev, kind: Kind::Tombstone }
 }

@@ -13,6 +13,7 @@ use crate::read::Reader;
 use crate::snapshot;
 use crate::storage::{Storage, StorageError, WatchStream};
 use crate::types::{RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest};
+use crate::volatile::Known;
 
 /// A store that forgets everything when it is dropped.
 #[derive(Debug)]
@@ -98,7 +99,8 @@ impl Storage for MemoryStore {
         let mut position = state.position.clone();
         position.restore(&header, active.live_keys());
         let revision = position.revision;
-        *state = State { active, position, volatile_oldest: revision, ..State::default() };
+        let known = Known { oldest: revision, untold: revision, ..Known::default() };
+        *state = State { active, position, known, ..State::default() };
         drop(state);
         self.core.hub.replace(revision);
         Ok(Revision(revision))

@@ -118,9 +118,11 @@ pub(crate) enum Found {
 }
 
 impl Cut {
-    /// Takes a cut at `at`, or at the newest revision.
+    /// Takes a cut at `at`, or at the newest revision, where what it asks for is known here.
     pub(crate) fn take(core: &Core, span: &Span, at: Option<u64>) -> Result<Self, StorageError> {
-        Self::take_of(core, &core.state.read(), span, at)
+        let state = core.state.read();
+        core.check_known(&state, span)?;
+        Self::take_of(core, &state, span, at)
     }
 
     /// Takes a cut of a state that the caller holds.
@@ -329,7 +331,7 @@ impl Core {
     /// Which keys are attached to which lease, and at which revision that was.
     pub(crate) fn find_attached(&self) -> Result<(Attached, u64), StorageError> {
         let span = Span::all();
-        let cut = Cut::take(self, &span, None)?;
+        let cut = Cut::take_of(self, &self.state.read(), &span, None)?;
         let mut attached = Attached::default();
         cut.visit(&span, |found| {
             let lease = match &found {
@@ -358,6 +360,7 @@ impl Core {
         let tables = {
             let state = self.state.read();
             state.check_open()?;
+            self.check_known(&state, span)?;
             let oldest = self.oldest(&state, span);
             if from < oldest {
                 return Err(StorageError::Compacted { requested: Revision(from), oldest: Revision(oldest) });

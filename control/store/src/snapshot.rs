@@ -73,7 +73,7 @@ pub(crate) fn produce(
     mut sink: impl FnMut(Vec<u8>) -> Result<(), StorageError>,
 ) -> Result<Header, StorageError> {
     let span = Span::all();
-    let mut cut = Cut::take(core, &span, None)?;
+    let mut cut = Cut::take_of(core, &core.state.read(), &span, None)?;
     cut.retain(|key| !core.is_volatile(key));
     let header = Header { revision: cut.revision, changed: cut.changed };
     let mut writer = Writer::default();

@@ -29,15 +29,17 @@ pub(crate) fn watch(
 ) -> Result<WatchStream, StorageError> {
     let span = Span::new(&request.start, request.end.as_ref());
     let from = request.from.0;
+    // First of all, so that it ends with what is found known now.
+    let subscription = core.hub.subscribe(&span, from).map_err(|why| StorageError::Unavailable { why })?;
     {
         let state = core.state.read();
+        core.check_known(&state, &span)?;
         let oldest = core.oldest_watch(&state, &span);
         // What was compacted at the newest revision has no later event to miss.
         if from < oldest {
             return Err(StorageError::Compacted { requested: request.from, oldest: Revision(oldest) });
         }
     }
-    let subscription = core.hub.subscribe(&span, from).map_err(|why| StorageError::Unavailable { why })?;
     let phase = match &subscription.recent {
         _ if from > subscription.published + 1 => Phase::Live,
         Some(_) => Phase::Recent,

@@ -18,7 +18,7 @@ use crate::frame::{self, FrameError};
 use crate::quic;
 
 /// The newest protocol that this build speaks.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// The oldest protocol that this build speaks.
 pub const PROTOCOL_OLDEST: u32 = 1;
 
@@ -26,7 +26,7 @@ const LIMIT: usize = 4096;
 /// Nothing after the year 9999 is taken for a time.
 const LAST: u64 = 253_402_300_799;
 
-/// The protocol versions that a build speaks. A build speaks its own and the one before.
+/// The protocol versions that a build speaks. A build speaks its own and the one before, at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProtocolRange {
     /// The oldest.

@@ -30,7 +30,7 @@ use crate::snapshot_stream::Inbox;
 use crate::tick;
 use crate::types::{Entry, Member, MemberId, from_wal, to_wal};
 use crate::volatile_batch::VolatileTurns;
-use crate::volatile_sync::{self, VolatileSync};
+use crate::volatile_sync;
 
 /// How long a member that is alone may take to begin its reign before the store is open without it.
 const BEGIN_WITHIN: Duration = Duration::from_secs(30);
@@ -115,7 +115,6 @@ impl RaftStore {
             inbox: Inbox::default(),
             reads: Reads::default(),
             changes: Changes::default(),
-            volatile: VolatileSync::default(),
             leadership: watch::channel(Leadership::default()).0,
             progress,
             volatile_turns: VolatileTurns::default(),
@@ -138,10 +137,10 @@ impl RaftStore {
             tokio::spawn(keeper::purge(Arc::clone(core))),
             tokio::spawn(keeper::forget(Arc::clone(core))),
             tokio::spawn(level::keep(Arc::clone(core))),
+            tokio::spawn(volatile_sync::keep(Arc::clone(core))),
             tokio::spawn(membership::announce(Arc::clone(core), member)),
         ]);
         if !core.log.is_alone() {
-            volatile_sync::at_start(core).await;
             return Ok(());
         }
         // Nobody else can lead: no need to wait whether somebody does.
@@ -161,7 +160,6 @@ impl RaftStore {
             () = tokio::time::sleep(BEGIN_WITHIN) => {}
         }
         core.machine.check().map_err(|error| failed(error.to_string()))?;
-        volatile_sync::at_start(core).await;
         Ok(())
     }
 }

@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{Core, LocalError};
 use crate::forward::REQUEST_WITHIN;
 use crate::types::MemberId;
-use crate::volatile_sync;
 
 /// How soon a beginning that was refused is tried again: a new leader may propose nothing before a
 /// quorum has answered it, which takes as long as a message.
@@ -110,7 +109,6 @@ async fn begin(core: &Arc<Core>, term: u64) -> Result<(), Duration> {
     let skip = !core.machine.config().volatile_prefixes.is_empty();
     let (full, pause) = match core.write(Command::Reign { cluster, skip }).await {
         Ok(_) => {
-            volatile_sync::on_reign(core).await;
             let still = {
                 let metrics = core.raft.server_metrics();
                 let now = metrics.borrow_watched();

@@ -35,7 +35,7 @@ pub enum Kind {
     Snapshot,
     /// Any number of [`Message::Ask`], answered in any order by [`Message::Answer`].
     Forward,
-    /// [`Message::VolatileAsk`] → begin, frames, end.
+    /// [`Message::VolatileAsk`] → begin or copy, frames, end; or none.
     Volatile,
 }
 
@@ -348,4 +348,13 @@ pub enum Message {
     },
     /// That was all.
     VolatileEnd,
+    /// As [`Message::VolatileBegin`], from level 3 on.
+    VolatileCopy {
+        /// How many entries of the log they hold the effect of,
+        applied: u64,
+        /// and the revision that these led to.
+        revision: u64,
+    },
+    /// There is no copy: this member lacks some of them itself.
+    VolatileNone,
 }

@@ -21,7 +21,7 @@ pub use message::{
 
 /// The newest version of the messages that this build speaks. It is that of its level: who knows
 /// the commands of a level knows its messages.
-pub const WIRE_NEWEST: u16 = 2;
+pub const WIRE_NEWEST: u16 = 3;
 /// The oldest version of the messages that this build speaks.
 pub const WIRE_OLDEST: u16 = 1;
 
@@ -76,6 +76,7 @@ mod tests {
         assert_eq!(version_for_protocol(0), None);
         assert_eq!(version_for_protocol(1), Some(1));
         assert_eq!(version_for_protocol(2), Some(2));
+        assert_eq!(version_for_protocol(3), Some(3));
         assert_eq!(version_for_protocol(u32::MAX), Some(WIRE_NEWEST));
     }
 

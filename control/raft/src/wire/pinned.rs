@@ -125,6 +125,8 @@ fn of_the_rest() -> Vec<(Message, String)> {
         (Message::VolatileBegin { applied: 4 }, "1104".into()),
         (Message::VolatileFrame { frame }, "120166".into()),
         (Message::VolatileEnd, "13".into()),
+        (Message::VolatileCopy { applied: 4, revision: 300 }, "1404ac02".into()),
+        (Message::VolatileNone, "15".into()),
     ]
 }
 

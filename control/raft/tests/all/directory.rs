@@ -72,7 +72,7 @@ async fn a_directory_of_a_newer_program_is_left_alone() {
     std::fs::write(dir.path().join("format"), "sampan-store 7\n").unwrap();
     let before = everything(dir.path());
     let error = refusal(&config).await;
-    assert!(matches!(error, OpenError::NewerFormat { found: 7, supported: 3, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 7, supported: 4, .. }), "{error:?}");
     assert_eq!(everything(dir.path()), before);
 }
 

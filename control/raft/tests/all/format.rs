@@ -92,13 +92,16 @@ async fn a_directory_of_0_1_0_opens_with_what_it_held_and_goes_on() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     store.close().await.unwrap();
-    assert_eq!(format_of(dir.path()), "sampan-store 3\n");
+    assert_eq!(format_of(dir.path()), NEWEST);
     let store = open(&config).await;
     assert_eq!(content(&store).await, before);
     assert_eq!(get(&store, "/registry/secrets/default/new").await.unwrap().value, "1");
 }
 
-/// How `sampan` sets up the store of the group whose directory of 0.2 is kept.
+/// The format of a directory whose group is at the newest level.
+const NEWEST: &str = "sampan-store 4\n";
+
+/// How `sampan` sets up the store of the groups whose directories of 0.2 and 0.3 are kept.
 fn config_of_group(dir: &Path) -> DurableConfig {
     let mut config = DurableConfig::new(dir.join("data"));
     config.keys = dir.join("seal.keys");
@@ -137,8 +140,17 @@ fn format_of(dir: &Path) -> String {
 
 #[tokio::test]
 async fn a_directory_of_a_group_of_0_2_opens_with_what_it_held_stays_one_and_goes_on() {
+    opens_stays_and_goes_on("format-2", Level::OLDEST).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_a_group_of_0_3_opens_with_what_it_held_stays_one_and_goes_on() {
+    opens_stays_and_goes_on("format-3", Level::BATCHES).await;
+}
+
+async fn opens_stays_and_goes_on(format: &str, level: Level) {
     let dir = tempfile::tempdir().unwrap();
-    copy(&released("format-2"), dir.path());
+    copy(&released(format), dir.path());
     // The rest of the segment, which is but zeros, is not kept.
     let segment = std::fs::File::options().write(true).open(dir.path().join("data/wal/0000000000000001.wal"));
     segment.unwrap().set_len(4 << 20).unwrap();
@@ -148,11 +160,12 @@ async fn a_directory_of_a_group_of_0_2_opens_with_what_it_held_stays_one_and_goe
     let ["revision", revision, "compacted", compacted, "cluster", cluster, "member", id] = words[..] else {
         panic!("{counters}")
     };
+    let written = format_of(dir.path());
     let (config, member) = (config_of_group(dir.path()), founder(id));
 
     // As the version that wrote it: any number of times, and it stays what it was.
     for _ in 0..2 {
-        let store = open_group(&config, &member, Level::OLDEST).await;
+        let store = open_group(&config, &member, level).await;
         assert_eq!(content_with_leases(&*store).await, expected);
         assert!(store.revision().0 >= revision.parse().unwrap(), "revisions never go back");
         assert_eq!(store.stats().compacted.to_string(), compacted);
@@ -163,9 +176,9 @@ async fn a_directory_of_a_group_of_0_2_opens_with_what_it_held_stays_one_and_goe
         let known = &only.member;
         assert_eq!((known.id, &known.name, &known.addresses), (member.id, &member.name, &member.addresses));
         assert_eq!(known.key[..8], member.id.to_be_bytes(), "its id is that of its key");
-        assert_eq!(store.level(), Level::OLDEST);
+        assert_eq!(store.level(), level);
         store.close().await.unwrap();
-        assert_eq!(format_of(dir.path()), "sampan-store 2\n");
+        assert_eq!(format_of(dir.path()), written);
     }
 
     let store = open_group(&config, &member, Level::NEWEST).await;
@@ -174,7 +187,7 @@ async fn a_directory_of_a_group_of_0_2_opens_with_what_it_held_stays_one_and_goe
     }
     assert_eq!(content_with_leases(&*store).await, expected);
     store.close().await.unwrap();
-    assert_eq!(format_of(dir.path()), "sampan-store 3\n");
+    assert_eq!(format_of(dir.path()), NEWEST);
     let store = open_group(&config, &member, Level::NEWEST).await;
     assert_eq!((store.level(), store.cluster_id().to_string()), (Level::NEWEST, cluster.to_owned()));
     assert_eq!(content_with_leases(&*store).await, expected);

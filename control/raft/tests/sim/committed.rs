@@ -119,10 +119,6 @@ impl Follower {
         self.stretches.last().map_or(1, |stretch| stretch.upto + 1)
     }
 
-    pub(crate) fn home(&self) -> Home {
-        self.home
-    }
-
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

@@ -46,6 +46,7 @@ happenings! {
     Added => "members added",
     Snapshot => "snapshots installed",
     VolatileCopy => "copies of keys in memory",
+    VolatileLoss => "times that keys in memory were given up",
     WatchEnded => "watches ended and taken up again",
     WatchRelisted => "watches that had to list anew",
     Backup => "backups compared",

@@ -77,7 +77,7 @@ impl Sim {
             let last = self.listings[before..].iter().filter(|listing| listing.home == home);
             let last: Vec<&Listing> = last.collect();
             for pair in last.windows(2) {
-                if self.is_followed(home) && pair[0].state != pair[1].state {
+                if pair[0].state != pair[1].state {
                     return Err(format!("members differ at the end:\n  {:?}\n  {:?}", pair[0], pair[1]));
                 }
             }
@@ -103,12 +103,6 @@ impl Sim {
         Ok(self.final_listings == self.hosts.len() * 2)
     }
 
-    /// Whether everything about the keys of a home must hold. Keys in memory may be lost where
-    /// several members restart; then members need not have the same ones.
-    fn is_followed(&self, home: Home) -> bool {
-        home == Home::Durable || self.plan.gentle
-    }
-
     /// Whoever watched has in the end what a list shows.
     pub(crate) fn watchers_catch_up(&mut self) -> Result<(), String> {
         let last = Home::BOTH.map(|home| {
@@ -116,9 +110,7 @@ impl Sim {
             last.map(|listing| listing.state.clone()).unwrap_or_default()
         });
         let behind = |sim: &Self| {
-            let behind = |watcher: &&Watcher| {
-                sim.is_followed(watcher.home) && watcher.follower.view() != last[watcher.home as usize]
-            };
+            let behind = |watcher: &&Watcher| watcher.follower.view() != last[watcher.home as usize];
             sim.watchers.iter().find(behind).map(|watcher| watcher.follower.name().to_owned())
         };
         let result = self
@@ -155,7 +147,7 @@ impl Sim {
             ops: ops.collect(),
             listings: std::mem::take(&mut self.listings),
             followers: self.watchers.drain(..).map(|watcher| watcher.follower).collect(),
-            volatile_lost: !self.plan.gentle,
+            losses: std::mem::take(&mut self.losses),
             log: std::mem::take(&mut self.log),
         };
         seen.verify()

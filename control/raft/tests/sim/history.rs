@@ -195,7 +195,7 @@ impl Action {
     }
 
     /// Every key that the operation may look at or change.
-    fn keys(&self) -> Vec<Key> {
+    pub(crate) fn keys(&self) -> Vec<Key> {
         let whole = |group: u32| (0..KEYS_PER_GROUP).map(move |number| key(group, number));
         match self {
             Self::Range { group } => whole(*group).collect(),

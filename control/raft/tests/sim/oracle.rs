@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::committed::{Change, Changes, Follower, Home, Log};
-use crate::history::{self, Action, Cell, Done, Got, Key, Outcome, State, Step};
+use crate::history::{self, Action, Cell, Done, Got, Key, Outcome, State, Step, group_of};
 use crate::linear::Timed;
 
 /// No revision is as large: numbers from here on stand for that of what never happened.
@@ -27,9 +27,8 @@ pub(crate) struct Seen {
     pub(crate) followers: Vec<Follower>,
     pub(crate) listings: Vec<Listing>,
     pub(crate) ops: Vec<Timed<Done>>,
-    /// Whether keys in memory could have been lost, a majority having restarted: then they are
-    /// judged by their revisions, what watches deliver, and what there is in the end.
-    pub(crate) volatile_lost: bool,
+    /// The revisions at which the group gave up its keys in memory.
+    pub(crate) losses: BTreeSet<u64>,
 }
 
 /// What a run showed.
@@ -74,6 +73,7 @@ impl Seen {
         self.find_unknown_deletions();
         self.check_real_time()?;
         self.check_stretches()?;
+        self.add_losses();
         let listings = self.check_listings()?;
         let (histories, undecided) = history::check(&self.history())?;
         let unknown = self.ops.iter().filter(|op| op.ret.is_none()).count() as u64;
@@ -84,7 +84,7 @@ impl Seen {
             histories,
             undecided,
             listings,
-            views: self.followers.iter().filter(|follower| self.is_followed(follower.home())).count() as u64,
+            views: self.followers.len() as u64,
         })
     }
 
@@ -136,7 +136,7 @@ impl Seen {
     fn find_unknown_deletions(&mut self) {
         let newest = self.log.newest();
         for home in Home::BOTH {
-            if !self.is_followed(home) || !self.covered(home, 1, newest) {
+            if !self.covered(home, 1, newest) {
                 continue;
             }
             let known: BTreeSet<u64> = self
@@ -146,10 +146,15 @@ impl Seen {
                 .map(|op| op.op.written_at)
                 .collect();
             let mut state: BTreeMap<Key, Cell> = BTreeMap::new();
+            let mut before = 0;
             for (revision, (entry, _)) in &self.log.entries {
                 if Home::of_all(entry) != home {
                     continue;
                 }
+                if self.loses(home, before, *revision) {
+                    state.clear();
+                }
+                before = *revision;
                 if !known.contains(revision) {
                     let present: State = state.iter().map(|(key, cell)| (*key, *cell)).collect();
                     let would = |op: &&mut Timed<Done>| {
@@ -170,9 +175,29 @@ impl Seen {
         }
     }
 
-    /// Whether everything about the keys of a home must hold.
-    fn is_followed(&self, home: Home) -> bool {
-        home == Home::Durable || !self.volatile_lost
+    /// Whether the keys of a home were given up after one revision and up to another.
+    fn loses(&self, home: Home, after: u64, upto: u64) -> bool {
+        home == Home::Volatile && after < upto && self.losses.range(after + 1..=upto).next().is_some()
+    }
+
+    /// Makes the losses operations that nobody was told of: each deletes everything at its
+    /// revision, which lies after all writes of lower ones were asked for.
+    fn add_losses(&mut self) {
+        let groups: BTreeSet<u32> =
+            self.ops.iter().flat_map(|op| op.op.action.keys()).map(group_of).collect();
+        for (loss, group) in
+            self.losses.iter().flat_map(|loss| groups.iter().map(move |group| (*loss, *group)))
+        {
+            if group < history::VOLATILE {
+                continue;
+            }
+            let before = self.ops.iter().filter(|op| op.op.written_at < loss && op.op.wrote());
+            let call = before.map(|op| op.call).max().unwrap_or(0);
+            let action =
+                Action::Txn { tests: vec![], success: vec![Step::DeleteGroup(group)], failure: vec![] };
+            let op = Done { action, outcome: Outcome::Unknown, written_at: loss };
+            self.ops.push(Timed { call, ret: None, bound: None, op });
+        }
     }
 
     /// The history that an order must explain. Operations without an answer would be tried at
@@ -197,13 +222,11 @@ impl Seen {
         }
         let newest = self.log.newest();
         let complete = Home::BOTH.map(|home| self.covered(home, 1, newest));
+        let newest = newest.max(self.losses.last().copied().unwrap_or(0));
         let mut history = Vec::new();
         for op in &self.ops {
             let mut op = op.clone();
             let home = op.op.action.home();
-            if !self.is_followed(home) {
-                continue;
-            }
             if op.ret.is_none() {
                 let happened = op.op.written_at <= newest;
                 if !happened && complete[home as usize] {
@@ -257,7 +280,13 @@ impl Seen {
     /// No watch left out a revision that it passed.
     fn check_stretches(&self) -> Result<(), String> {
         let stretches = self.followers.iter().flat_map(|follower| &follower.stretches);
-        for stretch in stretches.filter(|stretch| self.is_followed(stretch.home)) {
+        for stretch in stretches {
+            if self.loses(stretch.home, stretch.from.saturating_sub(1), stretch.upto) {
+                return Err(format!(
+                    "{} was delivered {}..={} as if nothing were lost: {:?}",
+                    stretch.who, stretch.from, stretch.upto, self.losses
+                ));
+            }
             let passed = self.log.entries.range(stretch.from..stretch.upto.max(stretch.from - 1) + 1);
             let passed = passed.filter(|(_, (changes, _))| Home::of_all(changes) == stretch.home);
             let mut seen = stretch.seen.iter().copied().peekable();
@@ -282,6 +311,10 @@ impl Seen {
             .filter(|stretch| stretch.home == home)
             .map(|stretch| (stretch.from, stretch.upto))
             .collect();
+        if home == Home::Volatile {
+            // Nothing else happened at these revisions.
+            stretches.extend(self.losses.iter().map(|loss| (*loss, *loss)));
+        }
         stretches.sort_unstable();
         let mut next = from;
         for (begin, end) in stretches {
@@ -296,9 +329,6 @@ impl Seen {
     fn check_listings(&self) -> Result<u64, String> {
         let mut checked = 0;
         for home in Home::BOTH {
-            if !self.is_followed(home) {
-                continue;
-            }
             let mut listings: Vec<_> = self.listings.iter().filter(|listing| listing.home == home).collect();
             listings.sort_by_key(|listing| listing.revision);
             let mut base = (0, State::new());
@@ -326,7 +356,12 @@ impl Seen {
         if first > last {
             return Ok(from.clone());
         }
+        let mut before = first - 1;
         for (revision, (changes, who)) in self.log.entries.range(first..=last) {
+            if self.loses(home, before, *revision) {
+                state.clear();
+            }
+            before = *revision;
             for (key, change) in changes.iter().filter(|(key, _)| Home::of(**key) == home) {
                 let before = match change {
                     Change::Put(cell) => state.insert(*key, *cell),
@@ -346,6 +381,9 @@ impl Seen {
                     ));
                 }
             }
+        }
+        if self.loses(home, before, last) {
+            state.clear();
         }
         Ok(state.into_iter().collect())
     }

@@ -1,5 +1,6 @@
 //! One run: a cluster, clients, watchers and trouble, all from one seed, on one thread.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -56,6 +57,8 @@ pub(crate) struct Sim {
     pub(crate) ops: Vec<Op>,
     pub(crate) listings: Vec<Listing>,
     pub(crate) log: Log,
+    /// The revisions at which the group gave up its keys in memory.
+    pub(crate) losses: BTreeSet<u64>,
     pub(crate) script: Script,
     /// When a member was last stopped or started, a direction cut, or the like.
     pub(crate) last_trouble: u64,
@@ -134,6 +137,7 @@ impl Sim {
             ops: Vec::new(),
             listings: Vec::new(),
             log: Log::default(),
+            losses: BTreeSet::new(),
             script: Script::default(),
             last_trouble: 0,
             wakes: Vec::new(),
@@ -256,6 +260,7 @@ impl Sim {
                 return Err(format!("member {index} panicked: {why}"));
             }
             self.look_after(index)?;
+            self.look_for_losses(index)?;
         }
         for (moment, note) in self.mailbox.take() {
             self.take(moment, note)?;
@@ -263,6 +268,21 @@ impl Sim {
         self.give_up_waiting();
         if self.now.is_multiple_of(LOOK * STEP) {
             self.look_who_leads();
+        }
+        Ok(())
+    }
+
+    /// Notices that a member gave up its keys in memory, with the others; never for so little as a
+    /// minority that restarts.
+    fn look_for_losses(&mut self, index: usize) -> Result<(), String> {
+        let lost = self.hosts[index].store().map_or(0, |store| store.volatile_lost().0);
+        if lost == 0 || !self.losses.insert(lost) {
+            return Ok(());
+        }
+        self.note(format_args!("keys in memory are given up at {lost}"));
+        self.counts.note(Happened::VolatileLoss);
+        if self.plan.gentle {
+            return Err(format!("member {index} gave up keys in memory at {lost} in a gentle run"));
         }
         Ok(())
     }

@@ -21,7 +21,8 @@ use crate::snapshot::Row;
 use crate::span::Span;
 use crate::storage::StorageError;
 use crate::tables::{Tables, TablesError};
-use crate::types::{LeaseId, Revision};
+use crate::types::LeaseId;
+use crate::volatile::Known;
 use crate::wal::LogId;
 
 /// What a build gathers before it writes to its tables.
@@ -29,7 +30,7 @@ const GATHER: usize = 4 << 20;
 
 /// One frame. Sent as postcard: variants are only ever appended.
 #[derive(Serialize, Deserialize)]
-enum Frame {
+pub(super) enum Frame {
     Head {
         position: Position,
         order: Order,
@@ -47,7 +48,7 @@ enum Frame {
 
 impl Frame {
     /// The records of its rows.
-    fn records(self) -> Result<Vec<Record>, StorageError> {
+    pub(super) fn records(self) -> Result<Vec<Record>, StorageError> {
         match self {
             Self::Rows(rows) => Ok(rows.into_iter().map(|row| row.into_record(LeaseId::NONE)).collect()),
             Self::LeasedRows(rows) => {
@@ -122,24 +123,24 @@ fn head(position: &Position) -> Frame {
     }
 }
 
-struct Gathered {
+pub(super) struct Gathered {
     rows: Vec<(Row, LeaseId)>,
     bytes: usize,
     max: usize,
 }
 
 impl Gathered {
-    fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self { rows: Vec::new(), bytes: 0, max }
     }
 
-    fn push(&mut self, record: &Record) -> ControlFlow<()> {
+    pub(super) fn push(&mut self, record: &Record) -> ControlFlow<()> {
         self.bytes += record.key.len() + record.value.len() + 32;
         self.rows.push(Row::of(record));
         if self.bytes >= self.max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn frame(self) -> Result<Option<(Bytes, Bytes)>, StorageError> {
+    pub(super) fn frame(self) -> Result<Option<(Bytes, Bytes)>, StorageError> {
         let Some((last, _)) = self.rows.last() else { return Ok(None) };
         let mut cursor = BytesMut::with_capacity(last.key().len() + 1);
         cursor.put_u8(1);
@@ -150,7 +151,7 @@ impl Gathered {
 }
 
 /// The first key after `key`.
-fn successor(key: &[u8]) -> Bytes {
+pub(super) fn successor(key: &[u8]) -> Bytes {
     let mut next = BytesMut::with_capacity(key.len() + 1);
     next.put_slice(key);
     next.put_u8(0);
@@ -161,7 +162,7 @@ fn encode(frame: &Frame) -> Result<Bytes, StorageError> {
     postcard::to_allocvec(frame).map(Bytes::from).map_err(|error| unsound(&error.to_string()))
 }
 
-fn decode(frame: &[u8]) -> Result<Frame, StorageError> {
+pub(super) fn decode(frame: &[u8]) -> Result<Frame, StorageError> {
     postcard::from_bytes(frame).map_err(|error| unsound(&error.to_string()))
 }
 
@@ -296,74 +297,9 @@ impl Machine {
             volatile.insert(Arc::new(record));
         }
         let _writer = self.shared.writer.lock();
-        put_in_place(&self.shared, build.tables, position, volatile)
-    }
-
-    /// The frame of about `max` bytes of volatile rows after a cursor (empty: the first one), and
-    /// the cursor after it; `None` where that was all.
-    pub fn volatile_frame(&self, cursor: &[u8], max: usize) -> Result<Option<(Bytes, Bytes)>, StorageError> {
-        let start = match cursor.split_first() {
-            Some((_, after)) => successor(after),
-            None => Bytes::new(),
-        };
-        let span = Span::new(&start, Some(&Bytes::new()));
-        let mut gathered = Gathered::new(max);
-        let state = self.shared.core.state.read();
-        for (_, head) in state.volatile.heads(&span).filter(|(_, head)| head.is_live()) {
-            if let Some(record) = state.volatile.record(head.pos)
-                && gathered.push(record).is_break()
-            {
-                break;
-            }
-        }
-        gathered.frame()
-    }
-
-    /// Takes a frame of another member's volatile rows, which has applied the log up to `upto` at
-    /// least: of each key the newest stands. Refuses what is older than a state that was installed
-    /// here, which does not tell what was deleted before; and, as [`StorageError::Future`], what
-    /// has rows of revisions that are still to be applied here.
-    pub fn merge_volatile(&self, frame: &[u8], upto: u64) -> Result<(), StorageError> {
-        let records = decode(frame)?.records()?;
-        let _writer = self.shared.writer.lock();
-        self.check_copy(upto)?;
-        let current = self.revision();
-        let newest = records.iter().map(|record| Revision(record.pos.rev)).max();
-        if let Some(requested) = newest.filter(|newest| *newest > current) {
-            return Err(StorageError::Future { requested, current });
-        }
-        self.shared.core.merge_volatile(records);
-        Ok(())
-    }
-
-    /// Every frame of another member's copy was taken, if there was any: what was lost here is
-    /// known again. Nothing tells of the revisions before.
-    pub fn volatile_merged(&self, upto: u64) -> Result<(), StorageError> {
-        let _writer = self.shared.writer.lock();
-        self.check_copy(upto)?;
-        self.shared.core.volatile_merged();
-        Ok(())
-    }
-
-    /// What is here of the volatile rows is all that is left of them: this member leads, and
-    /// nobody gives it more.
-    pub fn volatile_settled(&self) {
-        let _writer = self.shared.writer.lock();
-        self.shared.core.volatile_settled();
-    }
-
-    /// Refuses a copy of the volatile rows that is older than an installed state.
-    fn check_copy(&self, upto: u64) -> Result<(), StorageError> {
-        if upto < self.shared.core.state.read().position.order.installed.index {
-            let why = "a copy of the keys in memory is older than the state here";
-            return Err(StorageError::Unavailable { why: why.into() });
-        }
-        Ok(())
-    }
-
-    /// Whether there is no volatile row here.
-    pub fn volatile_is_empty(&self) -> bool {
-        self.shared.core.state.read().volatile.is_empty()
+        // What came with it is not known to be all.
+        let known = self.shared.core.known_after(applied.index, position.revision);
+        put_in_place(&self.shared, build.tables, position, volatile, known)
     }
 }
 
@@ -374,6 +310,7 @@ pub(super) fn put_in_place(
     mut tables: Tables,
     position: Position,
     volatile: Layer,
+    known: Known,
 ) -> Result<(), StorageError> {
     tables.reposition(position.clone())?;
     let path = shared.dir.tables();
@@ -390,9 +327,7 @@ pub(super) fn put_in_place(
     *state = State {
         tables: Some(Arc::new(read)),
         volatile,
-        volatile_oldest: revision,
-        // A copy that was on its way still is.
-        volatile_whole: state.volatile_whole,
+        known: Known { lost: state.known.lost, lost_at: state.known.lost_at, ..known },
         position,
         ..State::default()
     };
@@ -401,5 +336,6 @@ pub(super) fn put_in_place(
     *slot = Some(tables);
     drop(slot);
     shared.core.hub.replace(revision);
+    shared.core.tell_lacks();
     Ok(())
 }

@@ -17,6 +17,7 @@ mod restore;
 mod seals;
 mod shared;
 mod stats;
+mod volatile;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +36,7 @@ use crate::read::Reader;
 use crate::snapshot;
 use crate::storage::{StorageError, WatchStream};
 use crate::types::{RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest};
+use crate::volatile::Known;
 use crate::wal::{LogId, Wal};
 use checkpointer::Job;
 pub use config::{Background, Compaction, DurableConfig};
@@ -64,9 +66,6 @@ pub struct Opened {
 pub struct Machine {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// The log's last entry when it was opened: what comes up to here was applied before, and
-    /// what it did in memory is gone.
-    replayed: LogId,
 }
 
 /// A transaction that keeps the rules, its values in their envelopes.
@@ -246,12 +245,6 @@ impl Machine {
         self.shared.core.response(answer)
     }
 
-    /// The end of the log when this was opened: of volatile entries up to here only placeholders
-    /// are left.
-    pub fn replayed(&self) -> LogId {
-        self.replayed
-    }
-
     /// Applies a command, the one after the last. An error means that state and log part ways:
     /// the machine has failed.
     pub fn apply(&self, id: LogId, command: &Command) -> Result<Applied, StorageError> {
@@ -294,7 +287,7 @@ impl Machine {
                 Applied::Nothing
             }
             Command::Volatile { effects } => Applied::Revision(core.apply_effects(effects)?),
-            Command::Forgotten => Applied::Revision(core.apply_forgotten()),
+            Command::Forgotten => Applied::Revision(core.apply_forgotten(id.index, 1)),
             Command::VolatileBatch { transactions } => {
                 let mut last = core.state.read().position.revision;
                 for effects in transactions {
@@ -303,20 +296,14 @@ impl Machine {
                 Applied::Revision(last)
             }
             Command::ForgottenBatch { revisions } => {
-                let mut last = core.state.read().position.revision;
-                for _ in 0..*revisions {
-                    last = core.apply_forgotten();
-                }
-                Applied::Revision(last)
+                Applied::Revision(core.apply_forgotten(id.index, *revisions))
             }
             Command::Level { level } => {
                 self.raise(Level::of_number(*level))?;
                 Applied::Nothing
             }
-            Command::Reign { cluster, skip } => {
-                let again = id.index <= self.replayed.index;
-                Applied::Revision(core.reign(*cluster, *skip, again))
-            }
+            Command::Reign { cluster, skip } => Applied::Revision(core.reign(*cluster, *skip)),
+            Command::Lost => Applied::Revision(core.lose_volatile(id.index)),
         })
     }
 
@@ -369,7 +356,7 @@ impl Machine {
         let revision = sampled.min(position.revision.saturating_sub(keep));
         if revision > position.compacted && position.changed > position.compacted {
             Forget::All { revision }
-        } else if revision > state.volatile_oldest {
+        } else if revision > state.known.oldest {
             Forget::Volatile { revision }
         } else {
             Forget::Nothing
@@ -379,7 +366,7 @@ impl Machine {
     /// Forgets the history of the volatile keyspaces before `revision`.
     pub fn forget_volatile(&self, revision: u64) {
         let _writer = self.shared.writer.lock();
-        self.shared.core.compact_volatile(revision);
+        self.shared.core.state.write().forget_volatile(revision);
     }
 
     /// Sweeps history and keeps the last good snapshot where no thread does.
@@ -479,7 +466,8 @@ impl Machine {
             self.shared.settle_log()?;
             position.restore(&header, tables.meta().position.keys);
             let revision = position.revision;
-            cut::put_in_place(&self.shared, tables, position, Layer::default())?;
+            let known = Known { oldest: revision, untold: revision, ..Known::default() };
+            cut::put_in_place(&self.shared, tables, position, Layer::default(), known)?;
             return Ok(Revision(revision));
         }
     }
@@ -498,6 +486,7 @@ impl Machine {
             history: records.saturating_sub(state.position.keys),
             overlay_bytes: (state.active.bytes() + frozen.map_or(0, Layer::bytes)) as u64,
             volatile_bytes: state.volatile.bytes() as u64,
+            volatile_lost: state.known.lost_at,
             log_bytes: self.shared.log_bytes.load(Ordering::Relaxed),
             tables_bytes: progress.tables_bytes,
             log_written: self.shared.log_disk.written(),

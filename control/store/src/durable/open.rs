@@ -16,7 +16,7 @@ use crate::disk::Disk;
 use crate::machine::{Core, State};
 use crate::storage::StorageError;
 use crate::tables::Tables;
-use crate::wal::{LogId, Wal};
+use crate::wal::Wal;
 
 /// Opens the machine; blocks.
 pub(super) fn open(config: DurableConfig) -> Result<Opened, OpenError> {
@@ -36,15 +36,17 @@ pub(super) fn open_in(dir: DataDir, config: DurableConfig) -> Result<Opened, Ope
     let (wal, recovered) =
         Wal::open(&dir.wal(), config.segment_bytes, &disks.0, position.applied, position.order.installed)
             .map_err(|error| OpenError::wal(dir.kept_snapshot(), error))?;
-    let core = core(&dir, &config, codec, &tables)?;
+    // What is lost with a restart is more than placeholders tell of: a member that is alone does not
+    // write these either, at once. It gives up everything when it leads again.
+    let lost = position.applied.index.max(wal.state().last.index.min(1));
+    let core = core(&dir, &config, codec, &tables, lost)?;
     // Only now is anything written, and a program of an older format would not understand it.
     dir.mark(position.level).map_err(|error| OpenError::io(dir.path(), error))?;
     for leftover in [dir.restored(), dir.received()] {
         // What a restore or a transfer that did not come to its end left.
         let _ = std::fs::remove_file(leftover);
     }
-    let replayed = wal.state().last;
-    let machine = start(Shared::new(Arc::new(core), dir, config, disks, tables), replayed)?;
+    let machine = start(Shared::new(Arc::new(core), dir, config, disks, tables))?;
     Ok(Opened { machine, wal, entries: recovered.entries })
 }
 
@@ -65,32 +67,33 @@ fn open_tables(dir: &DataDir, config: &DurableConfig, disk: &Disk) -> Result<Tab
     tables.map_err(|error| OpenError::tables(&path, dir.kept_snapshot(), error))
 }
 
-/// The state as the tables have it; those who order the commands bring it up to date.
+/// The state as the tables have it; those who order the commands bring it up to date. Of volatile
+/// keys the changes up to entry `lost` are not known.
 fn core(
     dir: &DataDir,
     config: &DurableConfig,
     codec: Arc<Codec>,
     tables: &Tables,
+    lost: u64,
 ) -> Result<Core, OpenError> {
     let corrupt =
         |error: StorageError| OpenError::corrupt(&dir.tables(), &error.to_string(), dir.kept_snapshot());
     let position = tables.meta().position.clone();
     let read = tables.read().map_err(corrupt)?;
-    let state = State {
-        tables: Some(Arc::new(read)),
-        volatile_oldest: position.revision,
-        position,
-        ..State::default()
-    };
-    Ok(Core::new(state, codec, config.volatile_prefixes.clone()))
+    let revision = position.revision;
+    let state = State { tables: Some(Arc::new(read)), position, ..State::default() };
+    let core = Core::new(state, codec, config.volatile_prefixes.clone());
+    core.state.write().known = core.known_after(lost, revision);
+    core.tell_lacks();
+    Ok(core)
 }
 
-fn start(shared: Shared, replayed: LogId) -> Result<Machine, OpenError> {
+fn start(shared: Shared) -> Result<Machine, OpenError> {
     let path = shared.dir.path().to_owned();
     let background = shared.config.background;
     let shared = Arc::new(shared);
     // The machine exists before its thread, so that a failure to start it ends everything.
-    let machine = Machine { shared: Arc::clone(&shared), thread: Mutex::default(), replayed };
+    let machine = Machine { shared: Arc::clone(&shared), thread: Mutex::default() };
     if background == Background::Threads {
         let (jobs, todo) = channel();
         let thread = std::thread::Builder::new()

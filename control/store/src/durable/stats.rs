@@ -15,6 +15,9 @@ pub struct Stats {
     pub overlay_bytes: u64,
     /// Bytes of records of volatile keyspaces.
     pub volatile_bytes: u64,
+    /// The revision at which the group last gave up the volatile keyspaces; 0 where it did not
+    /// since this store was opened.
+    pub volatile_lost: u64,
     /// Bytes of log that a restart would read.
     pub log_bytes: u64,
     /// The tables' file.

@@ -2,10 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::StreamExt;
-
 use super::*;
-use crate::types::{Op, WatchEvent};
+use crate::types::Op;
+use crate::volatile::CopyOf;
 use crate::wal::Record;
 
 fn config(dir: &std::path::Path) -> DurableConfig {
@@ -61,6 +60,22 @@ async fn all(machine: &Machine) -> RangeResponse {
     machine.range(RangeRequest::prefix(Bytes::new())).await.unwrap()
 }
 
+/// A copy of the volatile rows, as it goes to another member.
+fn copy_of(machine: &Machine) -> (Vec<Bytes>, CopyOf) {
+    let copy = machine.begin_copy().unwrap();
+    let (mut frames, mut cursor) = (Vec::new(), Bytes::new());
+    while let Some((frame, after)) = machine.volatile_frame(&cursor, 1).unwrap() {
+        frames.push(frame);
+        cursor = after;
+    }
+    assert!(machine.is_still(copy));
+    (frames, copy)
+}
+
+fn adopt(machine: &Machine, (frames, copy): &(Vec<Bytes>, CopyOf)) -> Result<(), StorageError> {
+    machine.adopt_volatile(frames, *copy)
+}
+
 #[tokio::test]
 async fn a_cut_becomes_the_same_state_elsewhere_also_after_a_break() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -83,16 +98,24 @@ async fn a_cut_becomes_the_same_state_elsewhere_also_after_a_break() {
         frames += 1;
     }
     assert!(frames > 5, "{frames}");
+    let copy = copy_of(&from);
     to.install(build, last).unwrap();
-    assert_eq!(all(&to).await, expected);
-    assert!(expected.kvs.iter().any(|kv| kv.key.starts_with(b"/v/")), "volatile rows are in it");
+    let refused = to.range(RangeRequest::prefix("/v/")).await;
+    assert!(matches!(refused, Err(StorageError::Unavailable { .. })), "it need not be all: {refused:?}");
+    let durable = to.range(RangeRequest::prefix("/k/")).await.unwrap().kvs;
+    let (volatile, rest): (Vec<_>, Vec<_>) =
+        expected.kvs.into_iter().partition(|kv| kv.key.starts_with(b"/v/"));
+    assert_eq!(durable, rest);
     let (mut mine, theirs) = (to.standing(), from.standing());
     mine.compacted = theirs.compacted;
     assert_eq!(mine, Standing { applied: last, revision: mine.revision, ..theirs.clone() });
     assert_eq!(mine.revision + 1, theirs.revision);
     // Both go on alike.
+    assert!(matches!(adopt(&to, &copy), Err(StorageError::Future { .. })));
     to.apply(id(104), &put(&to, "/k/late", b"late")).unwrap();
+    adopt(&to, &copy).unwrap();
     assert_eq!(all(&to).await, all(&from).await);
+    assert_eq!(to.range(RangeRequest::prefix("/v/")).await.unwrap().kvs, volatile);
 }
 
 #[tokio::test]
@@ -140,199 +163,6 @@ async fn a_crash_between_the_installation_and_the_log_being_told_is_no_damage() 
     assert_eq!(entries, [(id(104), Command::Forgotten.to_bytes().unwrap())]);
 }
 
-#[tokio::test]
-async fn of_two_copies_of_volatile_rows_the_newest_of_each_key_stands() {
-    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let from = Machine::open(config(here.path())).await.unwrap().machine;
-    let to = Machine::open(config(there.path())).await.unwrap().machine;
-    for (at, key) in [(1, "/v/a"), (2, "/v/b"), (3, "/v/c")] {
-        let command = put(&from, key, b"both");
-        from.apply(id(at), &command).unwrap();
-        to.apply(id(at), if key == "/v/c" { &Command::Forgotten } else { &command }).unwrap();
-    }
-    let newer = put(&from, "/v/a", b"newer here");
-    from.apply(id(4), &newer).unwrap();
-    to.apply(id(4), &Command::Forgotten).unwrap();
-    let newer = put(&to, "/v/b", b"newer there");
-    from.apply(id(5), &Command::Forgotten).unwrap();
-    to.apply(id(5), &newer).unwrap();
-    assert_eq!(from.revision(), to.revision(), "each used up one revision");
-    let mut cursor = Bytes::new();
-    while let Some((frame, after)) = from.volatile_frame(&cursor, 1).unwrap() {
-        to.merge_volatile(&frame, from.applied().index).unwrap();
-        cursor = after;
-    }
-    let found: Vec<_> = all(&to).await.kvs.into_iter().map(|kv| (kv.value, kv.version)).collect();
-    assert_eq!(
-        found,
-        [
-            (Bytes::from_static(b"newer here"), 2),
-            (Bytes::from_static(b"newer there"), 2),
-            (Bytes::from_static(b"both"), 1)
-        ]
-    );
-}
-
-#[tokio::test]
-async fn a_copy_of_volatile_rows_that_is_older_than_an_installed_state_brings_nothing_back() {
-    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let from = Machine::open(config(here.path())).await.unwrap().machine;
-    let to = Machine::open(config(there.path())).await.unwrap().machine;
-    from.apply(id(1), &put(&from, "/v/a", b"soon gone")).unwrap();
-    let (frame, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
-    let gone = Effect::Delete { key: Bytes::from_static(b"/v/a") };
-    from.apply(id(2), &Command::Volatile { effects: vec![gone] }).unwrap();
-    let cut = from.cut().unwrap();
-    let mut build = to.begin_build(cut.id()).unwrap();
-    while let Some((frame, cursor)) = cut.frame(&build.cursor(), 1_000).unwrap() {
-        build.push(&frame, cursor).unwrap();
-    }
-    to.install(build, id(2)).unwrap();
-    assert!(to.merge_volatile(&frame, 1).is_err());
-    assert!(all(&to).await.kvs.is_empty(), "the state does not tell that the key was deleted");
-    to.merge_volatile(&frame, 2).unwrap();
-}
-
-fn lost(machine: &Machine, entries: std::ops::RangeInclusive<u64>) {
-    entries.for_each(|at| assert!(machine.apply(id(at), &Command::Forgotten).is_ok()));
-}
-
-async fn events(machine: &Machine, from: u64) -> Vec<(bool, Bytes, Revision)> {
-    let request = WatchRequest { start: Bytes::new(), end: Some(Bytes::new()), from: Revision(from) };
-    let mut watch = machine.watch(&request).unwrap();
-    let events = watch.next().await.unwrap().unwrap().events.into_iter().map(|event| match event {
-        WatchEvent::Put { kv, .. } => (true, kv.key, kv.mod_revision),
-        WatchEvent::Delete { key, revision, .. } => (false, key, revision),
-    });
-    events.collect()
-}
-
-#[tokio::test]
-async fn the_deletion_of_keys_that_a_restart_lost_is_the_same_for_those_who_watch_there() {
-    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let from = Machine::open(config(here.path())).await.unwrap().machine;
-    let to = Machine::open(config(there.path())).await.unwrap().machine;
-    for (at, key) in [(1, "/v/a"), (2, "/v/b"), (3, "/v/c")] {
-        from.apply(id(at), &put(&from, key, b"soon gone")).unwrap();
-    }
-    lost(&to, 1..=3);
-    let (older, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
-    let delete = |key: &'static str| Effect::Delete { key: key.into() };
-    let stays =
-        Effect::Put { key: "/v/stays".into(), value: Bytes::from_static(&[0]), create: 0, version: 1 };
-    let effects = vec![delete("/v/a"), delete("/v/b"), stays, delete("/v/c")];
-    let command = Command::Volatile { effects };
-    let mut live = Vec::new();
-    for machine in [&from, &to] {
-        let request = WatchRequest { start: Bytes::new(), end: Some(Bytes::new()), from: Revision(4) };
-        let mut watch = machine.watch(&request).unwrap();
-        machine.apply(id(4), &command).unwrap();
-        // The first batch is of what there was before.
-        let batch = watch
-            .by_ref()
-            .filter_map(|batch| std::future::ready(batch.ok().filter(|batch| !batch.events.is_empty())))
-            .next()
-            .await;
-        let events = batch.unwrap().events;
-        live.push(events.iter().filter(|event| matches!(event, WatchEvent::Delete { .. })).count());
-    }
-    assert_eq!(live, [3, 3]);
-    let expected = events(&from, 4).await;
-    assert_eq!(expected.len(), 4);
-    assert_eq!(events(&to, 4).await, expected, "as history has it, too");
-    // None of them comes back with an older copy.
-    to.merge_volatile(&older, 3).unwrap();
-    let kept: Vec<_> = all(&to).await.kvs.into_iter().map(|kv| kv.key).collect();
-    assert_eq!(kept, ["/v/stays"]);
-}
-
-/// A key is deleted and that history forgotten, under a leader that has it, while a copy that still
-/// has the key is on its way to a member that lost it.
-#[tokio::test]
-async fn what_is_deleted_stays_so_however_late_a_copy_comes() {
-    for installs in [false, true] {
-        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let from = Machine::open(config(here.path())).await.unwrap().machine;
-        let to = Machine::open(config(there.path())).await.unwrap().machine;
-        for (at, key) in [(1, "/v/a"), (2, "/v/b")] {
-            from.apply(id(at), &put(&from, key, b"of before")).unwrap();
-        }
-        let (older, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
-        if installs {
-            let cut = from.cut().unwrap();
-            let mut build = to.begin_build(cut.id()).unwrap();
-            while let Some((frame, cursor)) = cut.frame(&build.cursor(), 1_000).unwrap() {
-                build.push(&frame, cursor).unwrap();
-            }
-            to.install(build, id(2)).unwrap();
-        } else {
-            lost(&to, 1..=2);
-        }
-        to.apply(id(3), &Command::Reign { cluster: ClusterId(9), skip: true }).unwrap();
-        let gone = Effect::Delete { key: "/v/a".into() };
-        to.apply(id(4), &Command::Volatile { effects: vec![gone] }).unwrap();
-        to.apply(id(5), &put(&to, "/v/c", b"newer")).unwrap();
-        to.forget_volatile(4);
-        to.apply(id(6), &Command::Compact { revision: 5 }).unwrap();
-        to.merge_volatile(&older, 2).unwrap();
-        to.volatile_merged(2).unwrap();
-        let kept: Vec<_> = all(&to).await.kvs.into_iter().map(|kv| kv.key).collect();
-        assert_eq!(kept, ["/v/b", "/v/c"], "{installs}");
-        let records = || to.shared.core.state.read().volatile.len();
-        assert_eq!(records(), 2, "the deletion is not kept for ever");
-        to.apply(id(7), &put(&to, "/v/c", b"newest")).unwrap();
-        to.apply(id(8), &Command::Compact { revision: 6 }).unwrap();
-        assert_eq!(records(), 2, "history is forgotten as ever from here on");
-    }
-}
-
-#[tokio::test]
-async fn a_copy_without_rows_tells_nothing_of_the_revisions_before() {
-    let dir = tempfile::tempdir().unwrap();
-    let machine = Machine::open(config(dir.path())).await.unwrap().machine;
-    lost(&machine, 1..=2);
-    let gone = Effect::Delete { key: "/v/a".into() };
-    machine.apply(id(3), &Command::Volatile { effects: vec![gone.clone()] }).unwrap();
-    machine.apply(id(4), &Command::Volatile { effects: vec![gone] }).unwrap();
-    let at = |revision| RangeRequest { revision: Some(Revision(revision)), ..RangeRequest::prefix("/v/") };
-    assert!(machine.range(at(3)).await.is_ok());
-    machine.volatile_merged(4).unwrap();
-    assert!(matches!(machine.range(at(3)).await, Err(StorageError::Compacted { .. })));
-    assert!(machine.range(at(4)).await.is_ok());
-}
-
-#[tokio::test]
-async fn rows_of_revisions_that_are_still_to_come_have_to_wait() {
-    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let from = Machine::open(config(here.path())).await.unwrap().machine;
-    let to = Machine::open(config(there.path())).await.unwrap().machine;
-    from.apply(id(1), &put(&from, "/v/a", b"1")).unwrap();
-    lost(&to, 1..=1);
-    let second = put(&from, "/v/a", b"2");
-    from.apply(id(2), &second).unwrap();
-    let (frame, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
-    let refused = to.merge_volatile(&frame, 1);
-    assert!(matches!(refused, Err(StorageError::Future { requested: Revision(2), .. })), "{refused:?}");
-    to.apply(id(2), &second).unwrap();
-    to.merge_volatile(&frame, 1).unwrap();
-    assert_eq!(all(&to).await, all(&from).await);
-}
-
-#[tokio::test]
-async fn whoever_watches_already_is_sent_back_to_a_list_when_rows_are_merged() {
-    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let from = Machine::open(config(here.path())).await.unwrap().machine;
-    let to = Machine::open(config(there.path())).await.unwrap().machine;
-    from.apply(id(1), &put(&from, "/v/a", b"1")).unwrap();
-    lost(&to, 1..=1);
-    let request = WatchRequest { start: "/v/".into(), end: Some("/v0".into()), from: Revision(2) };
-    let mut watch = to.watch(&request).unwrap();
-    let (frame, _) = from.volatile_frame(&[], 1_000).unwrap().unwrap();
-    to.merge_volatile(&frame, 1).unwrap();
-    let ended = watch.by_ref().filter_map(|batch| std::future::ready(batch.err())).next().await;
-    assert!(matches!(ended, Some(StorageError::Compacted { .. })), "{ended:?}");
-}
-
 #[derive(Default)]
 struct Lazy {
     durable: AtomicBool,
@@ -366,3 +196,5 @@ async fn the_tables_get_nothing_that_the_log_could_still_lose() {
         assert_eq!(machine.checkpointed().applied, machine.applied());
     }
 }
+
+mod volatile;

@@ -10,6 +10,8 @@ use sampan_store::Stats;
 struct Figures {
     stats: Stats,
     term: u64,
+    /// That of the cluster, see [`sampan_store::Level`].
+    level: u16,
     has_leader: bool,
     is_leader: bool,
     is_learner: bool,
@@ -35,6 +37,7 @@ pub(super) fn text(store: &RaftStore) -> String {
     Figures {
         stats: store.stats(),
         term: leadership.term,
+        level: store.level().number(),
         has_leader: leadership.leader.is_some(),
         is_leader: leadership.mine,
         is_learner: own.first().is_some_and(|standing| !standing.voter),
@@ -70,13 +73,14 @@ impl Figures {
         out
     }
 
-    fn of_consensus(&self) -> [(&'static str, Kind, &'static str, u64); 6] {
+    fn of_consensus(&self) -> [(&'static str, Kind, &'static str, u64); 7] {
         use Kind::{Counter, Gauge};
         [
             ("sampan_server_has_leader", Gauge, "Whether a leader is known.", self.has_leader.into()),
             ("sampan_server_is_leader", Gauge, "Whether this server leads.", self.is_leader.into()),
             ("sampan_server_is_learner", Gauge, "Whether this server has no vote.", self.is_learner.into()),
             ("sampan_server_term", Gauge, "The term of the leader.", self.term),
+            ("sampan_server_cluster_level", Gauge, "The level that the cluster is at.", self.level.into()),
             (
                 "sampan_server_proposals_committed_total",
                 Counter,
@@ -92,7 +96,7 @@ impl Figures {
         ]
     }
 
-    fn of_store(&self) -> [(&'static str, Kind, &'static str, u64); 15] {
+    fn of_store(&self) -> [(&'static str, Kind, &'static str, u64); 16] {
         use Kind::{Counter, Gauge};
         let stats = &self.stats;
         let size = stats.tables_bytes.saturating_add(stats.log_bytes);
@@ -115,6 +119,12 @@ impl Figures {
                 Gauge,
                 "Records that are only kept in memory.",
                 stats.volatile_bytes,
+            ),
+            (
+                "sampan_mvcc_volatile_lost_revision",
+                Gauge,
+                "The revision at which what is only kept in memory was last given up; 0 where it was not.",
+                stats.volatile_lost,
             ),
             ("sampan_disk_wal_size_in_bytes", Gauge, "Log that a restart would read.", stats.log_bytes),
             ("sampan_disk_wal_write_bytes_total", Counter, "Bytes written to the log.", stats.log_written),
@@ -188,6 +198,7 @@ mod tests {
         let mut figures = Figures {
             stats: Stats { revision: 7, tables_bytes: 5, log_bytes: 6, fsyncs: 3, ..Stats::default() },
             term: 4,
+            level: 3,
             has_leader: true,
             is_leader: true,
             is_learner: false,
@@ -201,6 +212,7 @@ mod tests {
             "sampan_server_has_leader 1",
             "sampan_server_is_learner 0",
             "sampan_server_term 4",
+            "sampan_server_cluster_level 3",
             "sampan_server_proposals_applied_total 8",
             "# TYPE sampan_disk_fsyncs_total counter",
             "sampan_disk_fsyncs_total 3",

@@ -18,13 +18,13 @@ use crate::cluster::{PATIENCE, restarts_of};
 use crate::machine::{Build, Machine, leader, reads, three_of, write};
 
 /// What the older version is at.
-const OLD: &str = "The cluster is at level 1 (0.2)";
+const OLD: &str = "The cluster is at level 2 (0.3)";
 /// What all together come to.
-const NEW: &str = "The cluster is at level 2 (0.3).";
+const NEW: &str = "The cluster is at level 3 (0.4).";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_is_upgraded_machine_by_machine_and_the_way_back_ends_with_the_last() {
-    rolling(Build::Emulating("0.2")).await;
+    rolling(Build::Emulating("0.3")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,7 +39,7 @@ async fn a_version_that_nobody_can_behave_as_is_refused_with_those_that_there_ar
     let mut machine = Machine::server("s1", &["--cluster-init"]);
     machine.build = Build::Emulating("0.1");
     let line = machine.refused();
-    assert!(line.contains("--emulated-version") && line.contains("0.2, 0.3"), "{line}");
+    assert!(line.contains("--emulated-version") && line.contains("0.2, 0.3, 0.4"), "{line}");
     assert!(!machine.data_dir().exists(), "nothing was begun");
 }
 
