@@ -253,7 +253,9 @@ async fn wait_caught_up(core: &Core, id: MemberId) -> Result<(), Trouble> {
         }
         // Metrics do not tell of time that passes without an answer: look again anyway.
         let until = deadline.min(Instant::now() + SILENT / 2);
-        let _ = timeout_at(until, metrics.changed()).await;
+        if let Ok(Err(_)) = timeout_at(until, metrics.changed()).await {
+            return Err(MembershipError::Unavailable { why: "this member has ended".into() }.into());
+        }
     }
 }
 

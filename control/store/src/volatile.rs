@@ -164,14 +164,16 @@ impl Core {
     }
 
     /// The group gives up what it has of the volatile keyspaces, with a log entry: all members
-    /// begin again with nothing. Uses up a revision, which it returns.
-    pub(crate) fn lose_volatile(&self, entry: u64) -> u64 {
+    /// begin again with nothing. Uses up a revision, which it returns. Where the entry was applied
+    /// `again`, after a restart, what came after it is not known for that.
+    pub(crate) fn lose_volatile(&self, entry: u64, again: bool) -> u64 {
         let revision = {
             let mut state = self.state.write();
             state.position.revision += 1;
             state.begin_volatile(Layer::default());
             let revision = state.position.revision;
-            state.known = Known { lost: entry, lost_at: revision, ..state.known };
+            let lacks = again.then_some(entry);
+            state.known = Known { lost: entry, lost_at: revision, lacks, ..state.known };
             revision
         };
         self.end_volatile_watches(revision);

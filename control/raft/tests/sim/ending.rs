@@ -1,5 +1,7 @@
 //! The end of a run: all trouble ends, members and watchers come to the same state, and the oracle judges.
 
+use std::collections::BTreeSet;
+
 use crate::clients;
 use crate::committed::Home;
 use crate::history::{Action, Done, Outcome, Step, key};
@@ -85,9 +87,10 @@ impl Sim {
         Ok(())
     }
 
-    /// Asks all members for lists; whether they gave them.
+    /// Asks all members for lists; whether they gave them, of one revision.
     fn all_list(&mut self) -> Result<bool, String> {
         (self.final_listings, self.refused_listings) = (0, 0);
+        let before = self.listings.len();
         let mut asked = 0;
         for home in Home::BOTH {
             for host in &self.hosts {
@@ -100,7 +103,10 @@ impl Sim {
         self.until(WHOLE_WITHIN, "members do not answer lists", |sim| {
             sim.final_listings + sim.refused_listings == asked
         })?;
-        Ok(self.final_listings == self.hosts.len() * 2)
+        // What nobody waits for any more may still take place meanwhile.
+        let revisions: BTreeSet<u64> =
+            self.listings[before..].iter().map(|listing| listing.revision).collect();
+        Ok(self.final_listings == self.hosts.len() * 2 && revisions.len() == 1)
     }
 
     /// Whoever watched has in the end what a list shows.

@@ -126,6 +126,26 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// The same with their keys.
+    pub(crate) fn keyed_cells(&self, action: &Action) -> Vec<(Key, Cell)> {
+        let Self::Txn { succeeded, got, .. } = self else {
+            return if let Self::Range { cells, .. } = self { cells.clone() } else { Vec::new() };
+        };
+        let Action::Txn { success, failure, .. } = action else { return Vec::new() };
+        let steps = if *succeeded { success } else { failure };
+        let keyed = steps.iter().zip(got).flat_map(|(step, got)| match (step, got) {
+            (
+                Step::Put(key, _) | Step::Delete(key) | Step::Get(key),
+                Got::Put(Some(cell)) | Got::Cell(Some(cell)),
+            ) => {
+                vec![(*key, *cell)]
+            }
+            (_, Got::Deleted(gone)) => gone.clone(),
+            _ => Vec::new(),
+        });
+        keyed.collect()
+    }
+
     /// Every key's state that the client was told of.
     pub(crate) fn cells(&self) -> Vec<Cell> {
         match self {
@@ -218,6 +238,12 @@ impl Action {
             Some(key) if is_volatile(*key) => Home::Volatile,
             _ => Home::Durable,
         }
+    }
+
+    /// Whether it may write a key.
+    pub(crate) fn puts(&self, key: Key) -> bool {
+        let Self::Txn { success, failure, .. } = self else { return false };
+        success.iter().chain(failure).any(|step| matches!(step, Step::Put(put, _) if *put == key))
     }
 
     /// The values that it may write.
@@ -496,6 +522,22 @@ mod tests {
             read(13, 14, vec![(B, seen(4, 1, 7, 7))]),
         ];
         assert_eq!(check(&history), Ok((1, 0)));
+    }
+
+    #[test]
+    fn cells_come_with_their_keys() {
+        let done = txn(
+            1,
+            Some(2),
+            vec![],
+            vec![Step::Get(A), Step::Put(B, 9)],
+            8,
+            true,
+            vec![Got::Cell(Some(seen(1, 1, 5, 5))), Got::Put(Some(seen(2, 1, 6, 6)))],
+        );
+        let keys = done.op.outcome.keyed_cells(&done.op.action);
+        assert_eq!(keys, [(A, seen(1, 1, 5, 5)), (B, seen(2, 1, 6, 6))]);
+        assert!(done.op.action.puts(B) && !done.op.action.puts(A));
     }
 
     #[test]

@@ -75,7 +75,8 @@ impl Seen {
         self.check_stretches()?;
         self.add_losses();
         let listings = self.check_listings()?;
-        let (histories, undecided) = history::check(&self.history())?;
+        let hidden = self.hidden_creations();
+        let (histories, undecided) = self.check_history(&hidden)?;
         let unknown = self.ops.iter().filter(|op| op.ret.is_none()).count() as u64;
         Ok(Summary {
             revisions: self.log.len() as u64,
@@ -172,6 +173,49 @@ impl Seen {
                     };
                 }
             }
+        }
+    }
+
+    /// Revisions that are known only as those at which a key that was seen came to be: what wrote it
+    /// then got no answer, and was written over before anybody saw it. With each the operations
+    /// that can have been it.
+    fn hidden_creations(&self) -> Vec<(u64, Vec<usize>)> {
+        let known: BTreeSet<u64> =
+            self.ops.iter().map(|op| op.op.written_at).chain(self.log.entries.keys().copied()).collect();
+        let mut hidden: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        let answers = self.ops.iter().flat_map(|op| op.op.outcome.keyed_cells(&op.op.action));
+        let listed = self.listings.iter().flat_map(|listing| listing.state.iter().copied());
+        for (key, cell) in answers.chain(listed).filter(|(_, cell)| !known.contains(&cell.created)) {
+            hidden.entry(cell.created).or_insert_with(|| {
+                let wrote = |op: &Timed<Done>| op.op.written_at >= NEVER && op.op.action.puts(key);
+                self.ops.iter().enumerate().filter(|(_, op)| wrote(op)).map(|(at, _)| at).collect()
+            });
+        }
+        hidden.into_iter().filter(|(_, candidates)| !candidates.is_empty()).collect()
+    }
+
+    /// Looks for an order, with each of the operations that can have been a hidden one.
+    fn check_history(&mut self, hidden: &[(u64, Vec<usize>)]) -> Result<(u64, u64), String> {
+        let Some(((revision, candidates), rest)) = hidden.split_first() else {
+            return history::check(&self.history());
+        };
+        let mut result = Err(String::new());
+        for at in candidates {
+            let before = self.ops[*at].op.written_at;
+            if before < NEVER {
+                // It was another one.
+                continue;
+            }
+            self.ops[*at].op.written_at = *revision;
+            result = self.check_history(rest);
+            if result.is_ok() {
+                return result;
+            }
+            self.ops[*at].op.written_at = before;
+        }
+        match result {
+            Err(why) if why.is_empty() => self.check_history(rest),
+            other => other,
         }
     }
 
@@ -514,6 +558,24 @@ mod tests {
         follow(&mut wrong, "one", &good()).unwrap();
         list(&mut wrong, 5, &[]);
         assert!(wrong.verify().unwrap_err().contains("the log gives"));
+    }
+
+    /// Nobody was told of the write at 3, and nobody saw its value: only when the key came to be.
+    #[test]
+    fn a_creation_that_nobody_saw_is_explained_by_who_may_have_been_it() {
+        let op = |call, ret, key, value, outcome| {
+            let action = Action::Txn { tests: vec![], success: vec![Step::Put(key, value)], failure: vec![] };
+            Timed { call, ret, bound: None, op: Done { action, outcome, written_at: 0 } }
+        };
+        let unknown = |key, value| op(1, None, key, value, Outcome::Unknown);
+        let before = Cell { value: 24, version: 2, created: 3, modified: 4 };
+        let told = Outcome::Txn { revision: 5, succeeded: true, got: vec![Got::Put(Some(before))] };
+        let mut last = op(5, Some(6), 256, 32, told);
+        last.op.written_at = 5;
+        let ops = vec![unknown(257, 8), unknown(256, 16), unknown(256, 24), last];
+        Seen { ops: ops.clone(), ..Seen::default() }.verify().unwrap();
+        let mut nobody = Seen { ops: [&ops[..1], &ops[2..]].concat(), ..Seen::default() };
+        assert!(nobody.verify().is_err(), "nobody can have been it");
     }
 
     #[test]

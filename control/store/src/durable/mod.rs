@@ -66,6 +66,8 @@ pub struct Opened {
 pub struct Machine {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The log's last entry when it was opened: what comes up to here was applied before.
+    replayed: LogId,
 }
 
 /// A transaction that keeps the rules, its values in their envelopes.
@@ -303,7 +305,10 @@ impl Machine {
                 Applied::Nothing
             }
             Command::Reign { cluster, skip } => Applied::Revision(core.reign(*cluster, *skip)),
-            Command::Lost => Applied::Revision(core.lose_volatile(id.index)),
+            Command::Lost => {
+                let again = id.index <= self.replayed.index;
+                Applied::Revision(core.lose_volatile(id.index, again))
+            }
         })
     }
 

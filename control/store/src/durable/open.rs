@@ -16,7 +16,7 @@ use crate::disk::Disk;
 use crate::machine::{Core, State};
 use crate::storage::StorageError;
 use crate::tables::Tables;
-use crate::wal::Wal;
+use crate::wal::{LogId, Wal};
 
 /// Opens the machine; blocks.
 pub(super) fn open(config: DurableConfig) -> Result<Opened, OpenError> {
@@ -46,7 +46,8 @@ pub(super) fn open_in(dir: DataDir, config: DurableConfig) -> Result<Opened, Ope
         // What a restore or a transfer that did not come to its end left.
         let _ = std::fs::remove_file(leftover);
     }
-    let machine = start(Shared::new(Arc::new(core), dir, config, disks, tables))?;
+    let replayed = wal.state().last;
+    let machine = start(Shared::new(Arc::new(core), dir, config, disks, tables), replayed)?;
     Ok(Opened { machine, wal, entries: recovered.entries })
 }
 
@@ -88,12 +89,12 @@ fn core(
     Ok(core)
 }
 
-fn start(shared: Shared) -> Result<Machine, OpenError> {
+fn start(shared: Shared, replayed: LogId) -> Result<Machine, OpenError> {
     let path = shared.dir.path().to_owned();
     let background = shared.config.background;
     let shared = Arc::new(shared);
     // The machine exists before its thread, so that a failure to start it ends everything.
-    let machine = Machine { shared: Arc::clone(&shared), thread: Mutex::default() };
+    let machine = Machine { shared: Arc::clone(&shared), thread: Mutex::default(), replayed };
     if background == Background::Threads {
         let (jobs, todo) = channel();
         let thread = std::thread::Builder::new()

@@ -216,7 +216,7 @@ async fn no_way_back(servers: &mut [Machine; 3], old: &Build) {
     servers[1].stop();
     servers[1].build = old.clone();
     let line = servers[1].refused();
-    assert!(line.contains("format 3") && line.contains("up to 2"), "{line}");
+    assert!(line.contains("format 4") && line.contains("up to 3"), "{line}");
     servers[1].build = Build::Present;
     servers[1].start().await;
     write(&servers[1], "unharmed").await;

@@ -213,6 +213,8 @@ async fn a_member_that_starts_again_lacks_what_the_tables_do_not_have_and_what_w
     assert!(refuses(&machine).await);
     let (last, payload) = entries.last().unwrap();
     machine.apply(*last, &Command::from_bytes(payload).unwrap()).unwrap();
+    assert_eq!(*machine.lacks().borrow(), Some(3), "what was then need not be what was in the end");
+    machine.apply(id(4), &Command::Lost).unwrap();
     assert_eq!(*machine.lacks().borrow(), None, "the group has given up what there was");
     assert_eq!(keys(all(&machine).await), ["/k/a"]);
 }
