@@ -4,6 +4,8 @@
 //! two ends themselves: signs of life, and a last word when one closes. Memory is bounded by the
 //! number of streams: each may hold one window (256 KiB) unread, and one that is read fast more.
 
+mod streams;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -16,14 +18,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::frame;
+use streams::{Lease, Raw};
+pub(crate) use streams::{MuxRead, MuxWrite};
 
 /// Streams that one side may have open at once, at most.
 const MAX_STREAMS: u32 = 64;
@@ -80,6 +83,8 @@ enum Word {
 struct State {
     /// Why it ended.
     ended: watch::Sender<Option<String>>,
+    /// Cancelled once there is such a reason: streams break then.
+    over: CancellationToken,
     /// What the other side is still to be told.
     farewell: Mutex<Option<String>>,
     /// The last word has been said, or cannot be.
@@ -101,6 +106,7 @@ impl State {
             }
             first
         });
+        self.over.cancel();
     }
 
     /// Waits for the end, and says why.
@@ -139,37 +145,6 @@ impl Shared {
 #[derive(Clone)]
 pub(crate) struct Handle(Arc<Shared>);
 
-/// Keeps the connection, and the stream's place among those allowed.
-#[derive(Debug)]
-struct Lease {
-    _connection: Keep,
-    _permit: OwnedSemaphorePermit,
-}
-
-struct Keep(#[expect(dead_code, reason = "held so that the connection stays")] Arc<Shared>);
-
-impl std::fmt::Debug for Keep {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keep")
-    }
-}
-
-type Raw = Compat<yamux::Stream>;
-
-/// Reads a stream.
-#[derive(Debug)]
-pub(crate) struct MuxRead {
-    chunks: ChunkReader<tokio::io::ReadHalf<Raw>>,
-    _lease: Arc<Lease>,
-}
-
-/// Writes a stream.
-#[derive(Debug)]
-pub(crate) struct MuxWrite {
-    chunks: ChunkWriter<tokio::io::WriteHalf<Raw>>,
-    _lease: Arc<Lease>,
-}
-
 /// Starts to multiplex, in two tasks of `tasks`; `io` has been authenticated.
 pub(crate) fn start<S>(
     io: S,
@@ -183,6 +158,7 @@ where
 {
     let state = Arc::new(State {
         ended: watch::Sender::new(None),
+        over: CancellationToken::new(),
         farewell: Mutex::default(),
         done: CancellationToken::new(),
         linger: AtomicBool::new(false),
@@ -251,13 +227,8 @@ impl Handle {
         }
     }
 
-    fn lease(&self, stream: yamux::Stream, permit: OwnedSemaphorePermit) -> (MuxRead, MuxWrite) {
-        let lease = Arc::new(Lease { _connection: Keep(Arc::clone(&self.0)), _permit: permit });
-        let (read, write) = tokio::io::split(stream.compat());
-        (
-            MuxRead { chunks: ChunkReader::new(read), _lease: Arc::clone(&lease) },
-            MuxWrite { chunks: ChunkWriter::new(write), _lease: lease },
-        )
+    fn lease(&self, stream: yamux::Stream, permit: tokio::sync::OwnedSemaphorePermit) -> (MuxRead, MuxWrite) {
+        streams::halves(stream, self.0.state.over.clone(), Lease::new(Arc::clone(&self.0), permit))
     }
 
     pub(crate) fn close(&self, reason: &str) {
@@ -462,30 +433,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-impl AsyncRead for MuxRead {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.chunks).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for MuxWrite {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.chunks).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.chunks).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.chunks).poll_shutdown(cx)
     }
 }
 

@@ -47,6 +47,27 @@ async fn a_cut_is_the_end() {
     assert!(one.open().await.is_err());
 }
 
+#[tokio::test(start_paused = true)]
+async fn streams_break_with_their_connection_though_the_peer_does_not_answer() {
+    let at_once = Duration::from_millis(1);
+    let (a, _silent) = tokio::io::duplex(64);
+    let one = begin(a, Side::Dialler, 8);
+    let (mut read, mut write) = one.open().await.unwrap();
+    let (mut full_read, mut full) = one.open().await.unwrap();
+    let ended = tokio::spawn(async move { read.read(&mut [0]).await });
+    let written = tokio::spawn(async move { full.write_all(&[0; 1 << 20]).await });
+    assert!(timeout(at_once, full_read.read(&mut [0])).await.is_err(), "it is open");
+    one.close("enough");
+    for ended in [
+        timeout(at_once, ended).await.unwrap().unwrap().map(drop),
+        timeout(at_once, written).await.unwrap().unwrap(),
+        timeout(at_once, full_read.read(&mut [0])).await.unwrap().map(drop),
+        timeout(at_once, write.write_all(b"late")).await.unwrap(),
+    ] {
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+}
+
 #[tokio::test]
 async fn a_stream_for_something_unknown_is_refused_by_name() {
     let (one, other) = pair(8);
