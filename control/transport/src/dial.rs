@@ -1,5 +1,9 @@
 //! The dialling side: names resolved anew each time, QUIC to every address with a short stagger, TCP a
 //! little later; the first that stands wins, and the most telling failure is reported.
+//!
+//! A QUIC handshake that is not answered repeats itself at longer and longer intervals, so that a peer
+//! that can be reached again would hear of it only after as long as it was away. So new handshakes
+//! begin beside those under way, which may still come to their end where the way is long.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -30,6 +34,10 @@ use crate::verify::{self, Expected, Verdict};
 const STAGGER: Duration = Duration::from_millis(150);
 /// How long QUIC is given before TCP is tried beside it.
 const TCP_AFTER: Duration = Duration::from_millis(1000);
+/// After how long a handshake over QUIC is begun anew;
+const AGAIN: Duration = Duration::from_millis(1000);
+/// by servers, who are few, as their group may wait for it.
+const SERVER_AGAIN: Duration = Duration::from_millis(250);
 /// How long a name may take to resolve.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(5);
 /// Machines have no DNS names; the handshake wants one all the same, and does not send it.
@@ -74,6 +82,10 @@ pub(crate) async fn connect(
     let (found, failures) = resolve(&target.addresses).await;
     let attempts = plan(&found, target.allow_tcp);
     let expected = Expected { role: target.role, key: target.key };
+    let again = match core.config.identity.own().role {
+        Role::Server => SERVER_AGAIN,
+        Role::Node => AGAIN,
+    };
     race(attempts, failures, |attempt| {
         let (core, endpoint) = (Arc::clone(core), endpoint.clone());
         let patience = core.config.handshake_timeout;
@@ -81,7 +93,10 @@ pub(crate) async fn connect(
             let name = format!("{} ({})", attempt.name, attempt.address);
             let tried = async {
                 match attempt.kind {
-                    Kind::Quic => dial_quic(&core, &endpoint, &name, attempt.address, expected).await,
+                    Kind::Quic => {
+                        let dial = || dial_quic(&core, &endpoint, &name, attempt.address, expected);
+                        repeatedly(again, dial).await
+                    }
                     Kind::Tcp => dial_tcp(&core, &name, attempt.address, expected).await,
                 }
             };
@@ -149,6 +164,21 @@ async fn race<T>(
                 }
             }
             else => return Err(most_telling(failures)),
+        }
+    }
+}
+
+/// Begins an attempt anew beside those under way, until one of them ends.
+async fn repeatedly<T, F>(again: Duration, attempt: impl Fn() -> F) -> T
+where
+    F: Future<Output = T>,
+{
+    let running = FuturesUnordered::new();
+    let mut running = std::pin::pin!(running);
+    loop {
+        running.push(attempt());
+        if let Ok(Some(ended)) = timeout(again, running.next()).await {
+            return ended;
         }
     }
 }
@@ -307,6 +337,28 @@ mod tests {
         let (started, ended) = trace(10, |_| false).await;
         assert_eq!(started, [(0, Kind::Quic), (10, Kind::Quic), (20, Kind::Tcp), (30, Kind::Tcp)]);
         assert_eq!(ended.unwrap_err().to_string(), "no answer from 10.0.0.1:1, 10.0.0.2:1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_answered_is_begun_anew_and_the_first_may_still_end() {
+        let (begun, started) = (Instant::now(), Mutex::new(0_u32));
+        let after = |first: u64, others: u64| {
+            let number = {
+                let mut started = started.lock();
+                *started += 1;
+                *started
+            };
+            async move {
+                tokio::time::sleep(Duration::from_millis(if number == 1 { first } else { others })).await;
+                number
+            }
+        };
+        let again = Duration::from_millis(250);
+        assert_eq!(repeatedly(again, || after(5000, 10)).await, 2, "the first was lost");
+        assert_eq!(begun.elapsed(), Duration::from_millis(260));
+        *started.lock() = 0;
+        assert_eq!(repeatedly(again, || after(600, 600)).await, 1, "the way is long");
+        assert_eq!(*started.lock(), 3);
     }
 
     #[test]
