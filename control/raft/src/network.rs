@@ -186,7 +186,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
     {
         match self.lane {
             Lane::Heartbeats => {
-                let calls = heartbeats(self.ends.clone(), input, within(&option));
+                // All of the time that it has: the answer takes as long as the way there and back.
+                let calls = heartbeats(self.ends.clone(), input, option.hard_ttl().max(CALL_WITHIN_MIN));
                 Box::pin(async move { Ok(calls) })
             }
             Lane::Entries => Box::pin(self.open_session(input)),

@@ -103,16 +103,8 @@ pub trait Peers: Send + Sync + 'static {
         message: Message,
         within: Duration,
     ) -> Result<Message, PeerError> {
-        debug_assert_eq!(open.kind, Kind::Call);
-        let member = to.id;
-        let exchange = async {
-            let mut link = self.stream(to, open, within).await?;
-            link.outgoing.send(message).await?;
-            link.outgoing.finish().await;
-            link.admitted().await?;
-            link.incoming.next().await?.ok_or_else(|| PeerError::broken(member, "it ended without an answer"))
-        };
-        timeout(within, exchange).await.unwrap_or(Err(PeerError::Timeout { member, within }))
+        let exchange = exchange(self, to, open, message, within);
+        timeout(within, exchange).await.unwrap_or(Err(PeerError::Timeout { member: to.id, within }))
     }
 
     /// Something that was sent to `member` was not answered in time: a cached connection is worth
@@ -120,6 +112,23 @@ pub trait Peers: Send + Sync + 'static {
     fn suspect(&self, member: MemberId) {
         let _ = member;
     }
+}
+
+/// One message there and one back, on a stream of [`Kind::Call`] that opens within a time.
+pub(crate) async fn exchange<P: Peers + ?Sized>(
+    peers: &P,
+    to: &Member,
+    open: Open,
+    message: Message,
+    within: Duration,
+) -> Result<Message, PeerError> {
+    debug_assert_eq!(open.kind, Kind::Call);
+    let mut link = peers.stream(to, open, within).await?;
+    link.outgoing.send(message).await?;
+    link.outgoing.finish().await;
+    link.admitted().await?;
+    let answer = link.incoming.next().await?;
+    answer.ok_or_else(|| PeerError::broken(to.id, "it ended without an answer"))
 }
 
 /// A stream of messages to a member, or from one.

@@ -1,9 +1,14 @@
 //! Members over the real network: one connection to each, a stream for each [`Link`].
 //!
 //! A connection is made when it is needed, to the addresses that the member's record has at that
-//! moment, and only the machine with the member's key is taken for it. One on which nothing was
-//! heard for a while, when an answer was due, is dropped: a peer that was killed and started again
-//! must not be waited for until the connection times out.
+//! moment, and only the machine with the member's key is taken for it. All who need it wait for the
+//! same one; it is made although they may not wait so long, but not to addresses that the member has
+//! no more. One on which nothing was heard for a while, when an answer was due, is dropped: a peer
+//! that was killed and started again must not be waited for until the connection times out.
+//!
+//! A connection over TCP gives way to one over QUIC once that can be made. What has begun on it stays.
+
+mod connections;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,20 +17,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sampan_transport::frame::{FrameError, Reader, encode};
-use sampan_transport::{Connection, Endpoint, KeyId, Purpose, Role, Stream, Target, TransportError};
+use sampan_transport::{Endpoint, KeyId, Purpose, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Mutex as AsyncMutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::peers::{Incoming, Link, Outgoing, PeerError, Peers};
+use crate::peers::{self, Incoming, Link, Outgoing, PeerError, Peers};
 use crate::types::{Member, MemberId};
 use crate::wire::{Admit, Kind, MAX_MESSAGE, Message, Open, version_for_protocol};
+use connections::{Heard, Slot, unreachable};
 
-/// How long a connection may be silent when an answer is due.
-const SILENT: Duration = Duration::from_millis(500);
-/// How long where so many answers in a row did not come: a leader that hears nobody must not be
-/// heard for long. They are counted, as after a stall of this process the first one proves nothing.
-const UNANSWERED: (u32, Duration) = (4, Duration::from_millis(250));
+/// How long an answer is listened for that nobody waits for any more.
+const LATE: Duration = Duration::from_secs(2);
 /// How long the first message of a stream may take to arrive.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -44,9 +46,10 @@ pub(crate) fn purpose(kind: Kind) -> Purpose {
 }
 
 /// The members over QUIC, or TCP where UDP does not get through.
+#[derive(Clone)]
 pub struct QuicPeers {
     endpoint: Endpoint,
-    slots: Mutex<BTreeMap<MemberId, Arc<Slot>>>,
+    slots: Arc<Mutex<BTreeMap<MemberId, Arc<Slot>>>>,
 }
 
 impl std::fmt::Debug for QuicPeers {
@@ -55,91 +58,19 @@ impl std::fmt::Debug for QuicPeers {
     }
 }
 
-/// The connection to one member.
-#[derive(Default)]
-struct Slot {
-    held: Mutex<Option<Held>>,
-    /// Held by whoever makes the connection.
-    dialling: AsyncMutex<()>,
-}
-
-#[derive(Clone)]
-struct Held {
-    connection: Connection,
-    heard: Heard,
-}
-
-/// When something was heard on a connection, and how many answers did not come since.
-#[derive(Clone)]
-struct Heard(Arc<Mutex<(Instant, u32)>>);
-
-impl Heard {
-    fn now() -> Self {
-        Self(Arc::new(Mutex::new((Instant::now(), 0))))
-    }
-
-    fn touch(&self) {
-        *self.0.lock() = (Instant::now(), 0);
-    }
-
-    /// One more answer did not come in time. Whether the connection is worth nothing any more.
-    fn miss(&self) -> bool {
-        let mut heard = self.0.lock();
-        heard.1 = heard.1.saturating_add(1);
-        let (since, misses) = (heard.0.elapsed(), heard.1);
-        since >= SILENT || (misses >= UNANSWERED.0 && since >= UNANSWERED.1)
-    }
-}
-
-impl Slot {
-    fn alive(&self) -> Option<Held> {
-        self.held.lock().clone().filter(|held| held.connection.close_reason().is_none())
-    }
-
-    fn drop_silent(&self) {
-        let mut held = self.held.lock();
-        if let Some(silent) = held.take_if(|held| held.heard.miss()) {
-            silent.connection.close("no answer");
-        }
-    }
-}
-
 impl QuicPeers {
     /// Connects from `endpoint`, whose identity must be that of a server.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, slots: Mutex::default() }
+        Self { endpoint, slots: Arc::default() }
     }
 
     fn slot(&self, member: MemberId) -> Arc<Slot> {
         Arc::clone(self.slots.lock().entry(member).or_default())
     }
 
-    /// The connection to a member: the one there is, or a new one.
-    async fn connection(&self, to: &Member) -> Result<Held, PeerError> {
-        let slot = self.slot(to.id);
-        if let Some(held) = slot.alive() {
-            return Ok(held);
-        }
-        let _dialling = slot.dialling.lock().await;
-        // Somebody else may have made it meanwhile.
-        if let Some(held) = slot.alive() {
-            return Ok(held);
-        }
-        let target = Target {
-            addresses: to.addresses.clone(),
-            role: Role::Server,
-            key: Some(KeyId(to.key)),
-            allow_tcp: true,
-        };
-        let connection = self.endpoint.connect(&target).await.map_err(|error| unreachable(to.id, &error))?;
-        let held = Held { connection, heard: Heard::now() };
-        *slot.held.lock() = Some(held.clone());
-        Ok(held)
-    }
-
     async fn open(&self, to: &Member, mut open: Open) -> Result<Link, PeerError> {
         let member = to.id;
-        let held = self.connection(to).await?;
+        let held = self.slot(to.id).connection(&self.endpoint, to).await?;
         let protocol = held.connection.protocol();
         let version = version_for_protocol(protocol).ok_or_else(|| PeerError::Unreachable {
             member,
@@ -156,21 +87,32 @@ impl QuicPeers {
     }
 }
 
-fn unreachable(member: MemberId, error: &TransportError) -> PeerError {
-    let mut why = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        why = format!("{why}: {cause}");
-        source = cause.source();
-    }
-    PeerError::Unreachable { member, why }
-}
-
 #[async_trait]
 impl Peers for QuicPeers {
     async fn stream(&self, to: &Member, open: Open, within: Duration) -> Result<Link, PeerError> {
         let opened = timeout(within, self.open(to, open)).await;
         opened.unwrap_or(Err(PeerError::Timeout { member: to.id, within }))
+    }
+
+    async fn call(
+        &self,
+        to: &Member,
+        open: Open,
+        message: Message,
+        within: Duration,
+    ) -> Result<Message, PeerError> {
+        let (own, to) = (self.clone(), to.clone());
+        let member = to.id;
+        // Nobody waits for an answer that comes too late, but it shows that the member is there: on a
+        // long way answers may be late again and again, and their connection is sound.
+        let exchange = tokio::spawn(async move {
+            timeout(within.max(LATE), peers::exchange(&own, &to, open, message, within)).await
+        });
+        match timeout(within, exchange).await {
+            Ok(Ok(Ok(answer))) => answer,
+            Ok(Err(_)) => Err(PeerError::broken(member, "the call was given up")),
+            Ok(Ok(Err(_))) | Err(_) => Err(PeerError::Timeout { member, within }),
+        }
     }
 
     fn suspect(&self, member: MemberId) {
@@ -300,25 +242,5 @@ mod tests {
         assert_eq!(incoming.next().await, Ok(Some(Message::VolatileAsk)));
         assert_eq!(incoming.next().await, Ok(None));
         writer.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_counts_as_silent_only_after_a_while() {
-        let heard = Heard::now();
-        assert!(!heard.miss(), "it is young");
-        tokio::time::advance(SILENT).await;
-        assert!(heard.miss());
-        heard.touch();
-        // This process stood still.
-        tokio::time::advance(UNANSWERED.1).await;
-        assert!(!heard.miss(), "one is not many");
-        for _ in 2..UNANSWERED.0 {
-            assert!(!heard.miss());
-        }
-        assert!(heard.miss(), "many are");
-        heard.touch();
-        for _ in 0..UNANSWERED.0 {
-            assert!(!heard.miss(), "many at once, but soon");
-        }
     }
 }

@@ -16,5 +16,6 @@ mod membership;
 mod net;
 mod quic;
 mod reads;
+mod relay;
 mod snapshots;
 mod support;

@@ -7,13 +7,14 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
-use sampan_raft::{Member, QuicPeers, RaftStore, Start};
+use sampan_raft::{Member, QuicPeers, RaftStore, Start, Timing};
 use sampan_transport::{Credentials, Endpoint, EndpointConfig, Identity, SystemClock};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{SOON, config, get, put, put_surely};
+use crate::relay::Relay;
+use crate::support::{SOON, TIMING, config, get, put, put_surely};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -40,6 +41,9 @@ struct Server {
     identity: Identity,
     member: Member,
     dir: TempDir,
+    timing: Timing,
+    /// How long what is sent to it is on its way.
+    delay: Duration,
     running: Option<Running>,
 }
 
@@ -47,6 +51,7 @@ struct Running {
     endpoint: Endpoint,
     store: Arc<RaftStore>,
     accepting: JoinHandle<()>,
+    _relay: Option<Relay>,
 }
 
 impl Server {
@@ -54,7 +59,8 @@ impl Server {
         let identity = identity(authority, name);
         let key = identity.own().key;
         let member = Member { id: key.member_id(), name: name.into(), addresses: vec![], key: key.0 };
-        Self { identity, member, dir: tempfile::tempdir().unwrap(), running: None }
+        let dir = tempfile::tempdir().unwrap();
+        Self { identity, member, dir, timing: TIMING, delay: Duration::ZERO, running: None }
     }
 
     /// Starts, at an address of its own each time.
@@ -62,9 +68,15 @@ impl Server {
         let listen = "127.0.0.1:0".parse().unwrap();
         let settings = EndpointConfig::new(listen, self.identity.clone(), [7; 64], Arc::new(SystemClock));
         let endpoint = Endpoint::bind(settings).unwrap();
-        self.member.addresses = vec![endpoint.local_address().to_string()];
+        let relay = match self.delay {
+            Duration::ZERO => None,
+            delay => Some(Relay::to(endpoint.local_address(), delay).await),
+        };
+        let address = relay.as_ref().map_or(endpoint.local_address(), |relay| relay.address);
+        self.member.addresses = vec![address.to_string()];
         let peers = Arc::new(QuicPeers::new(endpoint.clone()));
-        let config = config(self.dir.path().to_owned(), self.member.clone());
+        let mut config = config(self.dir.path().to_owned(), self.member.clone());
+        config.timing = self.timing;
         let store = RaftStore::open(config, start, peers).await.unwrap();
         let accepting = tokio::spawn({
             let (endpoint, store) = (endpoint.clone(), Arc::clone(&store));
@@ -75,7 +87,7 @@ impl Server {
                 }
             }
         });
-        self.running = Some(Running { endpoint, store, accepting });
+        self.running = Some(Running { endpoint, store, accepting, _relay: relay });
     }
 
     async fn stop(&mut self) {
@@ -190,6 +202,47 @@ async fn a_member_whose_address_changes_while_it_runs_is_found_again() {
     })
     .await;
     drop(store);
+    drop(founder);
+    for server in &mut servers {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_are_far_apart_keep_their_leader_with_the_timing_that_is_advised() {
+    // 200 ms there and back: heartbeats less often than that, elections three times as late.
+    let timing = Timing { heartbeat: 250, election_min: 750, election_max: 1_500 };
+    let authority = authority();
+    let mut servers: Vec<_> = ["s1", "s2", "s3"].map(|name| Server::new(&authority, name)).into();
+    for server in &mut servers {
+        (server.timing, server.delay) = (timing, Duration::from_millis(100));
+    }
+    servers[0].start(Start::Bootstrap).await;
+    let founder = Arc::clone(servers[0].store());
+    for server in &mut servers[1..] {
+        server.start(Start::Join).await;
+        founder.add_voter(server.member.clone()).await.unwrap();
+    }
+    // The machine of a test may stand still for longer than an election takes to begin; with heartbeats
+    // that are too frequent no reign lasts so long.
+    let reign = || async {
+        let leads = leader(&servers).await;
+        (leads, servers[leads].store().leadership().borrow().term)
+    };
+    let mut kept = false;
+    for attempt in 0..10 {
+        let before = reign().await;
+        let follower = servers[(before.0 + 1) % 3].store();
+        put_surely(&**follower, "/k", &attempt.to_string()).await;
+        sleep(Duration::from_secs(4)).await;
+        put_surely(&**follower, "/idle", &attempt.to_string()).await;
+        assert_eq!(get(&**follower, "/k").await, Some(attempt.to_string()));
+        kept = reign().await == before;
+        if kept {
+            break;
+        }
+    }
+    assert!(kept, "no leader stays");
     drop(founder);
     for server in &mut servers {
         server.stop().await;
