@@ -63,8 +63,17 @@ struct Shared {
 
 #[derive(Default)]
 struct Nodes {
-    by_name: HashMap<String, Entry>,
+    /// The connections of each, the one in use last: a node tries several ways at once, and one that
+    /// it gives up may come in after the one that it keeps.
+    by_name: HashMap<String, Vec<Entry>>,
     next_id: u64,
+}
+
+impl Nodes {
+    /// The connection in use.
+    fn current(&self, node: &str) -> Option<&Entry> {
+        self.by_name.get(node)?.last()
+    }
 }
 
 struct Entry {
@@ -143,6 +152,7 @@ impl Gateway {
         let mut all: Vec<NodeConnection> = nodes
             .by_name
             .iter()
+            .filter_map(|(name, entries)| Some((name, entries.last()?)))
             .map(|(name, entry)| NodeConnection {
                 node: name.clone(),
                 key: entry.connection.peer().key,
@@ -159,7 +169,8 @@ impl Gateway {
     pub fn disconnect(&self, key: KeyId, why: &str) -> bool {
         let nodes = self.shared.nodes.lock();
         let mut ended = false;
-        for entry in nodes.by_name.values().filter(|entry| entry.connection.peer().key == key) {
+        let all = nodes.by_name.values().flatten();
+        for entry in all.filter(|entry| entry.connection.peer().key == key) {
             entry.connection.close(why);
             ended = true;
         }
@@ -225,24 +236,34 @@ impl Gateway {
         nodes.next_id += 1;
         let id = nodes.next_id;
         let entry = Entry { id, connection: connection.clone(), since: Timestamp::now() };
-        let Some(old) = nodes.by_name.insert(peer.name.clone(), entry) else { return id };
+        let entries = nodes.by_name.entry(peer.name.clone()).or_default();
+        let older = entries.last().map(|old| (old.id, old.connection.clone()));
+        entries.push(entry);
         drop(nodes);
-        if old.connection.peer().key == peer.key {
+        let Some((old, older)) = older else { return id };
+        if older.peer().key == peer.key {
+            let (gateway, name) = (self.clone(), peer.name.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(REPLACED).await;
-                old.connection.close("replaced by a newer connection of the same node");
+                // The newer one may have been given up at once.
+                if gateway.shared.nodes.lock().current(&name).is_none_or(|current| current.id != old) {
+                    older.close("replaced by a newer connection of the same node");
+                }
             });
         } else {
             // The name has another key by now; the old one proves nothing.
-            old.connection.close("the node has another key now");
+            older.close("the node has another key now");
         }
         id
     }
 
     fn leave(&self, name: &str, id: u64) {
         let mut nodes = self.shared.nodes.lock();
-        if nodes.by_name.get(name).is_some_and(|entry| entry.id == id) {
-            nodes.by_name.remove(name);
+        if let Some(entries) = nodes.by_name.get_mut(name) {
+            entries.retain(|entry| entry.id != id);
+            if entries.is_empty() {
+                nodes.by_name.remove(name);
+            }
         }
     }
 
@@ -251,7 +272,7 @@ impl Gateway {
         if let Some(local) = self.shared.local.get().filter(|local| local.node() == node) {
             return Some(Way::Local(local.clone()));
         }
-        self.shared.nodes.lock().by_name.get(node).map(|entry| Way::Direct(entry.connection.clone()))
+        self.shared.nodes.lock().current(node).map(|entry| Way::Direct(entry.connection.clone()))
     }
 
     /// A stream to a node's kubelet by way of another server.

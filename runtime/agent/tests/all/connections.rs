@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use sampan_agent::{ApiError, ApiOverStreams};
 use sampan_apiserver::{Body, NodeConnector};
+use sampan_transport::{Role, Target};
 use serde_json::json;
 
 use crate::cluster::*;
@@ -79,6 +80,22 @@ async fn a_server_reaches_the_kubelet_through_the_nodes_connection() {
     assert_eq!((connected[0].node.as_str(), connected[0].quic), ("n1", true));
     assert!(one.gateway.disconnect(connected[0].key, "removed"));
     assert!(!one.gateway.disconnect(one.key, "no node has this key"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_that_a_node_gives_up_does_not_cost_it_the_one_that_it_keeps() {
+    let authority = Authority::new();
+    let [one] = servers(&authority, ["one"]).await;
+    let (node, addresses) = (node_endpoint(&authority, "n1"), vec![one.address()]);
+    let target = Target { addresses, role: Role::Server, key: Some(one.key), allow_tcp: false };
+    let since = || one.gateway.connected().pop().map(|connected| connected.since);
+    let kept = node.connect(&target).await.unwrap();
+    let first = eventually("it is connected", || async { since() }).await;
+    let given_up = node.connect(&target).await.unwrap();
+    eventually("the other way came in later", || async { since().filter(|since| *since != first) }).await;
+    given_up.close("it has another one");
+    eventually("the first one is in use", || async { since().filter(|since| *since == first) }).await;
+    assert_eq!(kept.close_reason(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,8 @@ use crate::settings::Settings;
 
 /// How often a server looks whether it is still where the others know it to be.
 const LOOK: Duration = Duration::from_secs(1);
+/// How soon it tells them again where it is, when that failed: they cannot reach it meanwhile.
+const TELL_AGAIN: Duration = Duration::from_millis(200);
 
 /// What others need of the running control plane.
 pub(super) struct Plane {
@@ -175,7 +177,9 @@ fn moved(components: &mut Components, settings: &Settings, ground: &Ground, port
     components.start("addresses", PATIENCE, |shutdown| async move {
         // What was told comes back only with the leader's next entries.
         let mut told = Vec::new();
-        while tokio::time::timeout(LOOK, shutdown.cancelled()).await.is_err() {
+        let mut pause = LOOK;
+        while tokio::time::timeout(pause, shutdown.cancelled()).await.is_err() {
+            pause = LOOK;
             let addresses = super::names::for_machines(&settings, port);
             let own = store.members().into_iter().find(|standing| standing.member.id == store.id());
             let Some(own) = own.filter(|own| own.member.addresses != addresses) else { continue };
@@ -191,6 +195,7 @@ fn moved(components: &mut Components, settings: &Settings, ground: &Ground, port
                 }
                 Err(error) => {
                     tracing::debug!(error = %sampan_client::informer::chain(&error), "not told yet where this server is");
+                    pause = TELL_AGAIN;
                 }
             }
         }
