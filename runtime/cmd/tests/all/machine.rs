@@ -1,5 +1,6 @@
 //! Servers and agents for one test: processes of their own, with directories that outlive them.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ pub(crate) struct Machine {
     pub(crate) name: String,
     directory: TempDir,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, OsString)>,
     /// What it runs from its next start on.
     pub(crate) build: Build,
     /// Given again at each start once it is known, so that others find the server again.
@@ -52,6 +54,7 @@ impl Machine {
             name: name.to_owned(),
             directory: tempfile::tempdir().unwrap(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            environment: Vec::new(),
             build: Build::Present,
             port: None,
             process: None,
@@ -76,6 +79,12 @@ impl Machine {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
 
+    /// Its wall clock is off by so many seconds from the next start on, which the library sees to.
+    pub(crate) fn set_clock(&mut self, library: &Path, off_by: i64) {
+        self.environment =
+            vec![("LD_PRELOAD", library.as_os_str().to_owned()), ("CLOCK_OFF_BY", off_by.to_string().into())];
+    }
+
     /// Listens where another one did, which has stopped.
     pub(crate) fn listens_where(&mut self, other: &Self) {
         self.port = other.port;
@@ -87,6 +96,7 @@ impl Machine {
 
     fn command(&self) -> std::process::Command {
         let mut command = self.program();
+        command.envs(self.environment.iter().cloned());
         command.args(&self.arguments).args(["--node-name", &self.name, "--data-dir"]).arg(self.data_dir());
         if self.is_server() {
             let port = self.port.unwrap_or(0).to_string();

@@ -10,6 +10,7 @@
 
 mod agents;
 mod api;
+mod clocks;
 mod cluster;
 mod command_line;
 mod etcd;
