@@ -19,10 +19,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Timing;
 use crate::directory::Directory;
-use crate::peers::{PeerError, Peers};
+use crate::peers::{Link, PeerError, Peers, Unanswered};
 use crate::reads;
 use crate::store::{Core, LocalError};
-use crate::types::MemberId;
+use crate::types::{Member, MemberId};
 use crate::wire::{Admin, Answer, Ask, Kind, MembershipError, Refusal, Standing, WireError};
 use heard::Heard;
 use lane::Lane;
@@ -36,7 +36,13 @@ const FORMER_LEADER_WITHIN: Duration = Duration::from_millis(500);
 /// How long to wait before the leader is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a stream to the leader may take to open.
-const OPEN_WITHIN: Duration = Duration::from_secs(2);
+const OPEN_WITHIN: Duration = Duration::from_secs(1);
+/// How long a request waits for its answer before it is asked whether the leader can be reached, and how
+/// long that may take. Leaders that write slowly answer late; that they are there they say at once.
+const PROBE: Duration = Duration::from_millis(500);
+/// That a member was not heard for less than this means nothing.
+const MEANINGFUL: Duration = Duration::from_millis(250);
+
 /// The way to whoever leads.
 pub(crate) struct Forwarder {
     directory: Arc<Directory>,
@@ -69,12 +75,47 @@ impl Forwarder {
     /// Sends one request to `leader` and waits for its answer.
     async fn ask(&self, core: &Core, leader: MemberId, ask: Ask, deadline: Instant) -> Result<Answer, Lost> {
         let lane = self.lane(core, leader, deadline).await?;
-        let answer = lane.ask(core, ask, deadline).await;
+        let mut asking = std::pin::pin!(lane.ask(core, ask, deadline));
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = &mut asking => break answer,
+                () = self.probe(&lane) => {}
+            }
+        };
         if matches!(answer, Err(Lost::Unknown(_))) {
             self.peers.suspect(leader);
             self.forget(&lane).await;
         }
         answer
+    }
+
+    /// Once a request has waited for a while, finds out whether the leader is where the lane leads to:
+    /// if not, the connection is dropped, and all who wait on the lane hear of it.
+    async fn probe(&self, lane: &Lane) {
+        tokio::time::sleep(PROBE).await;
+        if let Some(member) = self.directory.member(lane.leader).filter(|_| lane.is_probe_due(PROBE)) {
+            // What it says does not matter, only that it says something.
+            drop(self.open(&member, PROBE).await);
+        }
+    }
+
+    /// A stream that a member has let in. One that does not answer is suspected, also where whoever
+    /// waits gives up.
+    async fn open(&self, member: &Member, within: Duration) -> Result<Link, PeerError> {
+        let unanswered = Unanswered::new(&*self.peers, member.id, MEANINGFUL);
+        let opened = timeout(within, async {
+            let mut link =
+                self.peers.stream(member, self.directory.open(member.id, Kind::Forward), within).await?;
+            link.admitted().await?;
+            Ok(link)
+        });
+        let late = PeerError::Timeout { member: member.id, within };
+        let opened = opened.await.unwrap_or(Err(late));
+        if !matches!(opened, Err(PeerError::Timeout { .. })) {
+            unanswered.answered();
+        }
+        opened
     }
 
     /// The stream to `leader`: the one there is, or a new one. It is given up when somebody else
@@ -91,24 +132,11 @@ impl Forwarder {
         };
         let member = self.directory.member(leader);
         let member = member.ok_or_else(|| Lost::Unsent("the leader's record is not known".into()))?;
-        let open = self.directory.open(leader, Kind::Forward);
         let within = OPEN_WITHIN.min(deadline.saturating_duration_since(Instant::now()));
-        let opened = timeout(within, async {
-            let mut link = self.peers.stream(&member, open, within).await?;
-            link.admitted().await?;
-            Ok(link)
-        });
-        let opened = tokio::select! {
+        let link = tokio::select! {
             biased;
-            opened = opened => opened,
+            opened = self.open(&member, within) => opened.map_err(|error| unsent(&error))?,
             () = overtaken(core, leader) => return Err(Lost::Unsent("the leader changed".into())),
-        };
-        let link = match opened {
-            Ok(link) => link.map_err(|error| unsent(&error))?,
-            Err(_) => {
-                self.peers.suspect(leader);
-                return Err(unsent(&PeerError::Timeout { member: leader, within }));
-            }
         };
         let lane = Arc::new(Lane::start(link));
         *slot = Some(Arc::clone(&lane));

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::directory::Directory;
 use crate::machine::SnapshotData;
-use crate::peers::{Link, PeerError, Peers};
+use crate::peers::{Link, PeerError, Peers, Unanswered};
 use crate::session::Session;
 use crate::snapshot_stream;
 use crate::types::{Member, MemberId, TypeConfig};
@@ -113,9 +113,10 @@ impl Ends {
     /// One message there, one back.
     async fn call(&self, message: Message, within: Duration) -> Result<Message, PeerError> {
         let open = self.directory.open(self.target, Kind::Call);
-        let mut unanswered = Unanswered { ends: self, armed: true };
+        // openraft may give it up before its time.
+        let unanswered = Unanswered::new(&*self.peers, self.target, Duration::ZERO);
         let answer = self.peers.call(&self.member(), open, message, within).await;
-        unanswered.armed = false;
+        unanswered.answered();
         answer.inspect_err(|error| self.note(error))
     }
 
@@ -138,20 +139,6 @@ impl Ends {
         self.directory.heard(error);
         if matches!(error, PeerError::Timeout { .. }) {
             self.peers.suspect(self.target);
-        }
-    }
-}
-
-/// A call that openraft gives up before its time counts as unanswered.
-struct Unanswered<'a> {
-    ends: &'a Ends,
-    armed: bool,
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.ends.peers.suspect(self.ends.target);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sampan_store::Level;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::types::{Member, MemberId};
 use crate::wire::{Admit, Kind, Message, Open, Refusal, WireError};
@@ -181,6 +181,35 @@ impl Link {
         timeout(within, self.outgoing.send(message))
             .await
             .unwrap_or(Err(PeerError::Timeout { member, within }))
+    }
+}
+
+/// Suspects a member when it is dropped, unless its answer came: whoever waited may have given up.
+pub(crate) struct Unanswered<'a> {
+    peers: &'a dyn Peers,
+    member: MemberId,
+    /// It means something from then on.
+    from: Instant,
+    answered: bool,
+}
+
+impl<'a> Unanswered<'a> {
+    /// Begins to wait; to give up before `patience` is over means nothing.
+    pub(crate) fn new(peers: &'a dyn Peers, member: MemberId, patience: Duration) -> Self {
+        Self { peers, member, from: Instant::now() + patience, answered: false }
+    }
+
+    /// There was an answer, whatever it was.
+    pub(crate) fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.answered && Instant::now() >= self.from {
+            self.peers.suspect(self.member);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +26,8 @@ pub(super) struct Lane {
     pending: Arc<Mutex<Pending>>,
     requests: mpsc::Sender<Message>,
     tasks: [JoinHandle<()>; 2],
+    /// When it was last asked whether the leader can be reached.
+    probed: Mutex<Option<Instant>>,
 }
 
 /// Requests that have no answer yet; closed once the stream is over.
@@ -57,11 +60,28 @@ impl Lane {
             }
             answers.lock().close();
         });
-        Self { leader: member, next: AtomicU64::new(0), pending, requests, tasks: [write, read] }
+        Self {
+            leader: member,
+            next: AtomicU64::new(0),
+            pending,
+            requests,
+            tasks: [write, read],
+            probed: Mutex::default(),
+        }
     }
 
     pub(super) fn is_alive(&self) -> bool {
         !self.pending.lock().over
+    }
+
+    /// Whether nobody asked for so long whether the leader can be reached; whoever hears so is to ask.
+    pub(super) fn is_probe_due(&self, every: Duration) -> bool {
+        let (mut probed, now) = (self.probed.lock(), Instant::now());
+        let due = probed.is_none_or(|probed| now.duration_since(probed) >= every);
+        if due {
+            *probed = Some(now);
+        }
+        due
     }
 
     /// Sends a request and waits for its answer, as long as it makes sense to.

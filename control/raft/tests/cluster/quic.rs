@@ -44,6 +44,8 @@ struct Server {
     timing: Timing,
     /// How long what is sent to it is on its way.
     delay: Duration,
+    /// After how long a silent connection of its is dead.
+    idle_timeout: Duration,
     running: Option<Running>,
 }
 
@@ -51,7 +53,7 @@ struct Running {
     endpoint: Endpoint,
     store: Arc<RaftStore>,
     accepting: JoinHandle<()>,
-    _relay: Option<Relay>,
+    relay: Option<Relay>,
 }
 
 impl Server {
@@ -60,13 +62,22 @@ impl Server {
         let key = identity.own().key;
         let member = Member { id: key.member_id(), name: name.into(), addresses: vec![], key: key.0 };
         let dir = tempfile::tempdir().unwrap();
-        Self { identity, member, dir, timing: TIMING, delay: Duration::ZERO, running: None }
+        Self {
+            identity,
+            member,
+            dir,
+            timing: TIMING,
+            delay: Duration::ZERO,
+            idle_timeout: Duration::from_secs(6),
+            running: None,
+        }
     }
 
     /// Starts, at an address of its own each time.
     async fn start(&mut self, start: Start) {
         let listen = "127.0.0.1:0".parse().unwrap();
-        let settings = EndpointConfig::new(listen, self.identity.clone(), [7; 64], Arc::new(SystemClock));
+        let mut settings = EndpointConfig::new(listen, self.identity.clone(), [7; 64], Arc::new(SystemClock));
+        settings.idle_timeout = self.idle_timeout;
         let endpoint = Endpoint::bind(settings).unwrap();
         let relay = match self.delay {
             Duration::ZERO => None,
@@ -87,7 +98,7 @@ impl Server {
                 }
             }
         });
-        self.running = Some(Running { endpoint, store, accepting, _relay: relay });
+        self.running = Some(Running { endpoint, store, accepting, relay });
     }
 
     async fn stop(&mut self) {
@@ -203,6 +214,43 @@ async fn a_member_whose_address_changes_while_it_runs_is_found_again() {
     .await;
     drop(store);
     drop(founder);
+    for server in &mut servers {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_moved_is_found_by_those_who_still_hear_it() {
+    let authority = authority();
+    let mut servers: Vec<_> = ["s1", "s2", "s3"].map(|name| Server::new(&authority, name)).into();
+    for server in &mut servers {
+        // The death of a connection shows by itself only after the test.
+        (server.delay, server.idle_timeout) = (Duration::from_millis(1), Duration::from_secs(600));
+    }
+    servers[0].start(Start::Bootstrap).await;
+    let founder = Arc::clone(servers[0].store());
+    for server in &mut servers[1..] {
+        server.start(Start::Join).await;
+        founder.add_voter(server.member.clone()).await.unwrap();
+    }
+    let leads = leader(&servers).await;
+    let followers =
+        [Arc::clone(servers[(leads + 1) % 3].store()), Arc::clone(servers[(leads + 2) % 3].store())];
+    for follower in &followers {
+        put_surely(&**follower, "/k", "1").await;
+    }
+    // What was made to it before leads nowhere; what it had made itself goes on.
+    let running = servers[leads].running.as_mut().unwrap();
+    let relay = Relay::to(running.endpoint.local_address(), Duration::from_millis(1)).await;
+    let moved = Member { addresses: vec![relay.address.to_string()], ..servers[leads].member.clone() };
+    servers[leads].running.as_mut().unwrap().relay = Some(relay);
+    servers[leads].store().update_member(moved).await.unwrap();
+    for follower in &followers {
+        // One request each, which is asked anew where its connection ends.
+        assert_eq!(get(&**follower, "/k").await.as_deref(), Some("1"));
+        put_surely(&**follower, "/k", "1").await;
+    }
+    drop((founder, followers));
     for server in &mut servers {
         server.stop().await;
     }
