@@ -181,13 +181,19 @@ async fn decide(
 async fn propose(core: &Core, step: Step, leaving: Leaving) -> Result<(), Trouble> {
     tracing::info!(%step, "the members change");
     let stay = matches!(leaving, Leaving::None);
-    let decided = timeout(DECIDE_WITHIN, core.raft.change_membership(step, stay)).await;
-    let error = match decided {
-        Ok(Ok(done)) => {
+    let raft = core.raft.clone();
+    // openraft takes two steps, the second of which must not be left out because whoever asked has gone:
+    // the group would need the majority of its former voters, too, for good.
+    let changing = tokio::spawn(async move { raft.change_membership(step, stay).await });
+    let error = match timeout(DECIDE_WITHIN, changing).await {
+        Ok(Ok(Ok(done))) => {
             shown(core, done.log_id).await;
             return Ok(());
         }
-        Ok(Err(error)) => error,
+        Ok(Ok(Err(error))) => error,
+        Ok(Err(_)) => {
+            return Err(MembershipError::Unavailable { why: "this member is stopping".into() }.into());
+        }
         Err(_) => {
             let why = format!("not decided in {} s; it may still be", DECIDE_WITHIN.as_secs());
             return Err(MembershipError::Unavailable { why }.into());
