@@ -157,7 +157,7 @@ impl Record {
         };
         let mut out = Vec::with_capacity(CRC + self.key.len() + self.value.len() + 32);
         out.extend_from_slice(&[0; CRC]);
-        let mut out = postcard::to_extend(&stored, out).map_err(|error| damaged(self.pos, &error))?;
+        let mut out = postcard::to_io(&stored, out).map_err(|error| damaged(self.pos, &error))?;
         if let Some((head, content)) = out.split_at_mut_checked(CRC) {
             head.copy_from_slice(&checksum(self.pos, content).to_le_bytes());
         }

@@ -19,7 +19,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 use redb::StorageBackend;
 
 use crate::disk::{DiskFile, is_no_space};
@@ -39,6 +39,8 @@ pub(super) struct Backend {
 struct Held {
     why: Why,
     len: u64,
+    /// How long the file is itself.
+    on_disk: u64,
     blocks: BTreeMap<u64, Vec<u8>>,
 }
 
@@ -68,7 +70,7 @@ impl Backend {
 
     /// A backend that never writes to the file.
     pub(super) fn isolated(file: DiskFile) -> io::Result<Self> {
-        let held = Held { why: Why::Isolated, len: file.len()?, blocks: BTreeMap::new() };
+        let held = Held::new(Why::Isolated, file.len()?);
         Ok(Self { file, held: RwLock::new(Some(held)) })
     }
 
@@ -80,7 +82,7 @@ impl Backend {
     /// Holds writes back until the next sync. The transaction that follows must fit into memory.
     pub(super) fn stage(&self) -> io::Result<()> {
         let len = self.file.len()?;
-        self.held.write().get_or_insert(Held { why: Why::Staged, len, blocks: BTreeMap::new() });
+        self.held.write().get_or_insert(Held::new(Why::Staged, len));
         Ok(())
     }
 
@@ -93,7 +95,8 @@ impl Backend {
     /// Brings everything held back to the device, durably: all but the first block, then that
     /// one, which holds redb's header and makes the rest count. Ends staging.
     pub(super) fn settle(&self) -> io::Result<()> {
-        let mut slot = self.held.write();
+        // Readers go on while the device works; the one writer waits for it.
+        let slot = self.held.upgradable_read();
         let Some(held) = &*slot else { return Ok(()) };
         if !held.blocks.is_empty() || held.len != self.file.len()? {
             held.write_body(&self.file)?;
@@ -104,7 +107,7 @@ impl Backend {
         if held.len < self.file.len()? {
             self.file.set_len(held.len)?;
         }
-        *slot = None;
+        *RwLockUpgradableReadGuard::upgrade(slot) = None;
         Ok(())
     }
 
@@ -117,8 +120,9 @@ impl Backend {
 
     /// Brings staged blocks to the device at a sync; a full device parks them.
     fn sync(&self) -> io::Result<()> {
-        let mut slot = self.held.write();
-        let Some(held) = &mut *slot else {
+        // Readers go on while the device works; the one writer waits for it.
+        let slot = self.held.upgradable_read();
+        let Some(held) = &*slot else {
             drop(slot);
             return self.file.sync_data();
         };
@@ -129,6 +133,10 @@ impl Backend {
             .write_body(&self.file)
             .and_then(|()| held.write_header(&self.file))
             .and_then(|()| self.file.sync_data());
+        let on_disk = self.file.len()?;
+        let mut slot = RwLockUpgradableReadGuard::upgrade(slot);
+        let Some(held) = &mut *slot else { return Ok(()) };
+        held.on_disk = on_disk;
         match written {
             Ok(()) => held.blocks.clear(),
             Err(error) if is_no_space(&error) => held.why = Why::Parked,
@@ -147,7 +155,7 @@ impl Backend {
             match write(&self.file) {
                 Err(error) if is_no_space(&error) => {
                     let len = self.file.len()?;
-                    self.held.write().get_or_insert(Held { why: Why::Parked, len, blocks: BTreeMap::new() });
+                    self.held.write().get_or_insert(Held::new(Why::Parked, len));
                 }
                 result => return result,
             }
@@ -162,6 +170,11 @@ impl Backend {
 }
 
 impl Held {
+    /// Nothing yet, over a file of that length.
+    fn new(why: Why, len: u64) -> Self {
+        Self { why, len, on_disk: len, blocks: BTreeMap::new() }
+    }
+
     /// Writes all but the first block, neighbours together.
     fn write_body(&self, file: &DiskFile) -> io::Result<()> {
         if self.len > file.len()? {
@@ -207,7 +220,9 @@ impl Held {
                 Entry::Occupied(block) => block.into_mut(),
                 Entry::Vacant(slot) => {
                     let mut block = vec![0; BLOCK as usize];
-                    read_padded(file, number * BLOCK, &mut block)?;
+                    if now.len() < block.len() {
+                        read_padded(file, self.on_disk, number * BLOCK, &mut block)?;
+                    }
                     slot.insert(block)
                 }
             };
@@ -224,9 +239,12 @@ impl Held {
         if offset + out.len() as u64 > self.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        read_padded(file, offset, out)?;
         let end = offset + out.len() as u64;
-        for (number, block) in self.blocks.range(offset / BLOCK..end.div_ceil(BLOCK)) {
+        let numbers = offset / BLOCK..end.div_ceil(BLOCK);
+        if (self.blocks.range(numbers.clone()).count() as u64) < numbers.end - numbers.start {
+            read_padded(file, self.on_disk, offset, out)?;
+        }
+        for (number, block) in self.blocks.range(numbers) {
             let start = number * BLOCK;
             let (from, to) = (start.max(offset), (start + BLOCK).min(end));
             let source = block.get((from - start) as usize..(to - start) as usize);
@@ -239,9 +257,9 @@ impl Held {
     }
 }
 
-/// Reads what the file has of a range; the rest is zeros.
-fn read_padded(file: &DiskFile, offset: u64, out: &mut [u8]) -> io::Result<()> {
-    let there = file.len()?.saturating_sub(offset).min(out.len() as u64) as usize;
+/// Reads what a file of length `len` has of a range; the rest is zeros.
+fn read_padded(file: &DiskFile, len: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    let there = len.saturating_sub(offset).min(out.len() as u64) as usize;
     let (read, pad) = out.split_at_mut(there);
     pad.fill(0);
     file.read_exact_at(read, offset)

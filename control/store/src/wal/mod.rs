@@ -217,7 +217,7 @@ impl Batch {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.reserve(FRAME + record.size_hint());
         begin_frame(&mut bytes);
-        self.bytes = postcard::to_extend(record, bytes).map_err(io::Error::other)?;
+        self.bytes = postcard::to_io(record, bytes).map_err(io::Error::other)?;
         end_frame(&mut self.bytes, start).ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
