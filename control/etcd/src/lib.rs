@@ -10,8 +10,10 @@ mod bolt;
 mod check;
 mod cluster;
 mod codec;
+mod connection;
 mod context;
 mod convert;
+mod dispatch;
 mod hash;
 mod keys;
 mod kv;
@@ -23,6 +25,7 @@ mod scan;
 mod server;
 mod snapshot;
 mod status;
+mod unary;
 mod view;
 mod watch;
 

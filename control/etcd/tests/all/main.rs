@@ -7,6 +7,7 @@
     reason = "tests fail loudly"
 )]
 
+mod calls;
 mod differential;
 mod etcdctl;
 mod kube;

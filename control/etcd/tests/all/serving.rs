@@ -131,7 +131,7 @@ async fn elsewhere_clients_must_show_a_certificate_that_may() {
     let _ = plain.read_to_end(&mut answer).await;
     assert_ne!(answer.first(), Some(&0), "no HTTP/2 in plaintext: {answer:?}");
     stop.cancel();
-    served.await.unwrap().unwrap();
+    served.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

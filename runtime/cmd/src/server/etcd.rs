@@ -43,11 +43,7 @@ pub(super) async fn start(
     let listener = Listener::bind(address, security).await.doing(mend)?;
     tracing::info!(address = %listener.local_address(), "the etcd API is served");
     let server = EtcdServer::new(storage(ground), view, lessor, Options::default());
-    components.start("etcd API", PATIENCE, |shutdown| async move {
-        if let Err(error) = server.serve(listener, shutdown).await {
-            tracing::error!(error = %sampan_client::informer::chain(&error), "the etcd API failed");
-        }
-    });
+    components.start("etcd API", PATIENCE, |shutdown| server.serve(listener, shutdown));
     Ok(())
 }
 
