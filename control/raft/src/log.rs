@@ -327,9 +327,10 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 }
 
-/// The newest entry that the stream says is committed.
+/// The newest entry that the stream says is committed, and has: a power cut may have left what was
+/// written with that word, but not the entries after it in the same write.
 fn committed_of(state: &wal::LogState) -> Option<RaftLogId> {
-    from_wal(state.committed.max(state.purged))
+    from_wal(state.committed.min(state.last).max(state.purged))
 }
 
 #[cfg(test)]

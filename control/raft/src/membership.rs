@@ -121,6 +121,24 @@ async fn settle(core: &Core) -> Result<(), Trouble> {
     propose(core, ChangeMembers::AddVoterIds(BTreeSet::new()), Leaving::None).await
 }
 
+/// While this member leads: ends a change of voters that a former leader left halfway, which else
+/// would need the majority of both for good.
+pub(crate) async fn finish(core: Arc<Core>) {
+    let unfinished = async {
+        while forward::leader(&core) == Some(core.id) && View::of(&core).joint {
+            if let Err(error) = settle(&core).await {
+                tracing::debug!(?error, "a change of the members is not finished yet");
+            }
+            tokio::time::sleep(SILENT / 20).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = core.ended.cancelled() => {}
+        () = unfinished => {}
+    }
+}
+
 async fn remove(core: &Core, id: MemberId) -> Result<(), Trouble> {
     match patiently(core, |view| plan_remove(view, id)).await? {
         Removal::HandOver => {
@@ -349,6 +367,12 @@ async fn change(core: &Core, admin: Admin) -> Result<Vec<Standing>, MembershipEr
 }
 
 impl RaftStore {
+    /// Whether a change of voters is under way: until it is done the majority of those before and
+    /// that of those after it decide together.
+    pub fn is_changing(&self) -> bool {
+        View::of(&self.core).joint
+    }
+
     /// Takes a member in, without a vote, and returns once it has caught up with the log. A member
     /// that is there already keeps its vote; its record is brought up to date.
     ///

@@ -166,6 +166,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_committed_that_is_not_there() {
+        let id = |index| LogId { term: 1, index };
+        let entries: Vec<_> = (2..=3).map(|at| (id(at), Command::Blank.to_bytes().unwrap())).collect();
+        // committed, as it is taken
+        for (committed, taken) in [(0, 1), (2, 2), (3, 3), (5, 3)] {
+            let state = LogState { last: id(3), purged: id(1), committed: id(committed), vote: None };
+            let memory = Memory::new(&state, entries.clone()).unwrap();
+            assert_eq!(memory.committed, from_wal(id(taken)), "{committed}");
+        }
+    }
+
+    #[test]
     fn what_is_in_the_tables_is_let_go_but_for_a_tail() {
         let memory = memory(6);
         let each = codec::weight(&entry(1));

@@ -24,6 +24,8 @@ pub(super) struct View {
     pub(super) voters: BTreeSet<MemberId>,
     /// Voters are changing right now.
     pub(super) joint: bool,
+    /// Those who vote before the change as well as after it.
+    pub(super) settled: BTreeSet<MemberId>,
     /// The end of the leader's log, as a count of entries.
     pub(super) last: u64,
     /// How many entries each member is known to have.
@@ -45,6 +47,7 @@ impl View {
             members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
             voters: membership.voter_ids().collect(),
             joint: membership.get_joint_config().len() > 1,
+            settled: in_all(membership.get_joint_config()),
             last: metrics.last_log_index.map_or(0, |index| index + 1),
             matched: matched.map(|(id, log)| (*id, log.as_ref().map_or(0, |log| log.index + 1))).collect(),
             reachable: heard.map(|(id, _)| *id).chain([core.id]).collect(),
@@ -87,13 +90,18 @@ impl View {
             .values()
             .map(|member| Standing {
                 member: member.clone(),
-                voter: self.voters.contains(&member.id),
+                voter: self.settled.contains(&member.id),
                 leader: leader == Some(member.id),
                 lag: if leads { self.lag(member.id) } else { None },
                 reachable: leads.then(|| self.reachable.contains(&member.id)),
             })
             .collect()
     }
+}
+
+fn in_all(configs: &[BTreeSet<MemberId>]) -> BTreeSet<MemberId> {
+    let Some((first, rest)) = configs.split_first() else { return BTreeSet::new() };
+    first.iter().copied().filter(|id| rest.iter().all(|config| config.contains(id))).collect()
 }
 
 /// A change that openraft makes.
@@ -232,11 +240,25 @@ mod tests {
             me: id(1),
             voters: [id(1), id(2), id(3)].into(),
             joint: false,
+            settled: BTreeSet::new(),
             last: 5_000,
             matched: members.keys().map(|id| (*id, 5_000)).collect(),
             reachable: members.keys().copied().collect(),
             members,
         }
+    }
+
+    #[test]
+    fn whoever_votes_only_before_or_after_a_change_is_not_called_a_voter() {
+        let configs = |configs: &[&[MemberId]]| -> Vec<MemberId> {
+            let configs: Vec<BTreeSet<MemberId>> =
+                configs.iter().map(|config| config.iter().copied().collect()).collect();
+            in_all(&configs).into_iter().collect()
+        };
+        assert_eq!(configs(&[&[1, 2, 3]]), [1, 2, 3]);
+        assert_eq!(configs(&[&[1, 2], &[1, 2, 3]]), [1, 2]);
+        assert_eq!(configs(&[&[1, 2, 3], &[2, 3]]), [2, 3]);
+        assert_eq!(configs(&[]), [0; 0]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Core, LocalError};
 use crate::forward::REQUEST_WITHIN;
+use crate::membership;
 use crate::types::MemberId;
 
 /// How soon a beginning that was refused is tried again: a new leader may propose nothing before a
@@ -121,6 +122,7 @@ async fn begin(core: &Arc<Core>, term: u64) -> Result<(), Duration> {
             let leader = Some(core.id);
             core.leadership.send_replace(Leadership { leader, term, mine: true, full: false });
             tracing::info!(term, cluster = %core.cluster(), "this member leads");
+            tokio::spawn(membership::finish(Arc::clone(core)));
             return Ok(());
         }
         // Somebody else leads by now, or soon; or nobody has answered this member yet.

@@ -45,6 +45,11 @@ impl Script {
         self.tasks.is_empty()
     }
 
+    /// Whether a host's member is being removed.
+    pub(crate) fn removes(&self, index: usize) -> bool {
+        self.tasks.iter().any(|task| matches!(task, Task::Remove { host, .. } if *host == index))
+    }
+
     /// An attempt came to an end; whether it did its work shows in the membership.
     pub(crate) fn answered(&mut self, number: u64) {
         if self.attempt.is_some_and(|(attempt, _)| attempt == number) {

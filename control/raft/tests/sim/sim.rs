@@ -174,6 +174,9 @@ impl Sim {
         }
         self.heal();
         self.until(WHOLE_WITHIN, "the membership did not become whole", |sim| sim.script.is_done())?;
+        self.until(WHOLE_WITHIN, "a change of voters stays half done", |sim| {
+            !sim.hosts.iter().any(|host| host.store().is_some_and(|store| store.is_changing()))
+        })?;
         let calm = self.now + 300;
         self.until(WHOLE_WITHIN, "time stood still", |sim| sim.now > calm)?;
         self.busy = false;
@@ -315,7 +318,9 @@ impl Sim {
             self.last_trouble = self.now;
         }
         if let Some(why) = self.hosts[index].failure() {
-            if !self.hosts[index].disk.is_in_trouble() {
+            // One that was removed meanwhile is told so when it comes back, until it is another.
+            let was_removed = self.script.removes(index) && why.contains("is that of member");
+            if !self.hosts[index].disk.is_in_trouble() && !was_removed {
                 return Err(format!("member {index} does not open: {why}"));
             }
             self.note(format_args!("member {index} does not open: {why}"));
