@@ -240,7 +240,7 @@ mod tests {
             me: id(1),
             voters: [id(1), id(2), id(3)].into(),
             joint: false,
-            settled: BTreeSet::new(),
+            settled: [id(1), id(2), id(3)].into(),
             last: 5_000,
             matched: members.keys().map(|id| (*id, 5_000)).collect(),
             reachable: members.keys().copied().collect(),
