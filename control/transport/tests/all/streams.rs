@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use sampan_transport::{Connection, Purpose, Role, Stream, frame};
+use sampan_transport::{Connection, PROTOCOL, Purpose, Role, Stream, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -38,7 +38,7 @@ async fn both_sides_open_streams_and_know_who_the_other_is() {
         assert_eq!((node.peer().name.as_str(), node.peer().role), ("one", Role::Server));
         assert_eq!(node.peer().key, cluster.server_key);
         assert_eq!((server.peer().name.as_str(), server.peer().role), ("edge", Role::Node));
-        assert_eq!((node.protocol(), server.protocol()), (2, 2));
+        assert_eq!((node.protocol(), server.protocol()), (PROTOCOL, PROTOCOL));
         assert_eq!(node.build(), env!("CARGO_PKG_VERSION"));
         let there = node.open(Purpose::Api).await.unwrap();
         let back = server.open(Purpose::Node).await.unwrap();
