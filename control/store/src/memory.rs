@@ -99,7 +99,7 @@ impl Storage for MemoryStore {
         let mut position = state.position.clone();
         position.restore(&header, active.live_keys());
         let revision = position.revision;
-        let known = Known { oldest: revision, untold: revision, ..Known::default() };
+        let known = Known::after(0, revision);
         *state = State { active, position, known, ..State::default() };
         drop(state);
         self.core.hub.replace(revision);

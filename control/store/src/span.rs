@@ -70,7 +70,7 @@ impl Span {
 }
 
 /// The first key after `key`.
-fn successor(key: &[u8]) -> Bytes {
+pub(crate) fn successor(key: &[u8]) -> Bytes {
     let mut next = BytesMut::with_capacity(key.len() + 1);
     next.put_slice(key);
     next.put_u8(0);

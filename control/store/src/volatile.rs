@@ -38,8 +38,8 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// What a machine knows that begins with tables as of an entry and a revision: nothing of what
-    /// came before.
+    /// What a store knows that begins as of an entry and a revision: nothing of what came before,
+    /// and that this was something where the entry is not 0.
     pub(crate) fn after(entry: u64, revision: u64) -> Self {
         Self { oldest: revision, untold: revision, lacks: (entry > 0).then_some(entry), ..Self::default() }
     }

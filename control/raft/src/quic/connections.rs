@@ -22,6 +22,7 @@ const WAYS: u32 = 3;
 const UNANSWERED: (u32, Duration) = (4, Duration::from_millis(250));
 /// How often QUIC is tried while the connection is over TCP.
 const QUIC_AGAIN: Duration = Duration::from_secs(60);
+
 /// The connection to one member.
 #[derive(Default)]
 pub(super) struct Slot {

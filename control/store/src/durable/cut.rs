@@ -18,7 +18,7 @@ use crate::machine::{Core, Order, Position, State};
 use crate::read;
 use crate::record::Record;
 use crate::snapshot::Row;
-use crate::span::Span;
+use crate::span::{Span, successor};
 use crate::storage::StorageError;
 use crate::tables::{Tables, TablesError};
 use crate::types::LeaseId;
@@ -148,14 +148,6 @@ impl Gathered {
         let frame = Row::without_leases(self.rows).map_or_else(Frame::LeasedRows, Frame::Rows);
         Ok(Some((encode(&frame)?, cursor.freeze())))
     }
-}
-
-/// The first key after `key`.
-pub(super) fn successor(key: &[u8]) -> Bytes {
-    let mut next = BytesMut::with_capacity(key.len() + 1);
-    next.put_slice(key);
-    next.put_u8(0);
-    next.freeze()
 }
 
 fn encode(frame: &Frame) -> Result<Bytes, StorageError> {

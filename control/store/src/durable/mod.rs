@@ -471,7 +471,7 @@ impl Machine {
             self.shared.settle_log()?;
             position.restore(&header, tables.meta().position.keys);
             let revision = position.revision;
-            let known = Known { oldest: revision, untold: revision, ..Known::default() };
+            let known = Known::after(0, revision);
             cut::put_in_place(&self.shared, tables, position, Layer::default(), known)?;
             return Ok(Revision(revision));
         }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::Machine;
-use super::cut::{Gathered, decode, successor};
-use crate::span::Span;
+use super::cut::{Gathered, decode};
+use crate::span::{Span, successor};
 use crate::storage::StorageError;
 use crate::types::Revision;
 use crate::volatile::CopyOf;

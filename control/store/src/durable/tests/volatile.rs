@@ -114,10 +114,10 @@ async fn what_is_applied_while_a_copy_is_on_its_way_stands() {
 }
 
 #[tokio::test]
-async fn of_a_copy_that_broke_off_nothing_is_left() {
+async fn a_key_whose_deletion_was_lost_goes_with_the_next_copy() {
     let (from, to, _dirs) = two().await;
     kept_and_lost(&from, &to, 1, &put(&from, "/v/a", b"soon gone"));
-    // It was taken by a member that came by it otherwise, and then lost its deletion.
+    // The key is there, and its deletion is not heard of.
     adopt(&to, &copy_of(&from)).unwrap();
     let gone = Command::Volatile { effects: vec![delete("/v/a")] };
     kept_and_lost(&from, &to, 2, &gone);
