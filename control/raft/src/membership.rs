@@ -314,24 +314,28 @@ pub(crate) async fn hand_over(core: &Core) {
     }
 }
 
-/// Tells the others where this member is now, where the membership has it elsewhere.
-pub(crate) async fn announce(core: Arc<Core>, member: Member) {
+/// Tells the others where this member is now, where the membership has it elsewhere. What it tells them
+/// may be overtaken by another move: it ends once the membership has the newest addresses.
+pub(crate) async fn announce(core: Arc<Core>) {
+    let mut addresses = core.addresses.subscribe();
     loop {
+        let now = addresses.borrow_and_update().clone();
         let known = core.directory.member(core.id);
-        if known.as_ref().is_some_and(|known| known.addresses == member.addresses) {
+        if known.as_ref().is_some_and(|known| known.addresses == now) {
             return;
         }
         if let Some(known) = known {
-            let moved = Member { addresses: member.addresses.clone(), ..known };
-            match change(&core, Admin::Update(moved)).await {
-                Ok(_) => {
-                    tracing::info!(addresses = ?member.addresses, "the others know where this member is")
-                }
+            match change(&core, Admin::Update(Member { addresses: now.clone(), ..known })).await {
+                Ok(_) => tracing::info!(addresses = ?now, "the others know where this member is"),
                 Err(MembershipError::Invalid { .. } | MembershipError::NotMember { .. }) => return,
                 Err(error) => tracing::debug!(%error, "the others do not know yet where this member is"),
             }
         }
-        tokio::time::sleep(SILENT).await;
+        tokio::select! {
+            biased;
+            _ = addresses.changed() => {}
+            () = tokio::time::sleep(SILENT) => {}
+        }
     }
 }
 
@@ -408,11 +412,15 @@ impl RaftStore {
         change(&self.core, Admin::Remove(id)).await.map(drop)
     }
 
-    /// Replaces a member's record: its addresses, or its name.
+    /// Replaces a member's record: its addresses, or its name. A member that has moved says so itself, or
+    /// it tells the others where it was before.
     ///
     /// # Errors
     /// [`MembershipError`].
     pub async fn update_member(&self, member: Member) -> Result<(), MembershipError> {
+        if member.id == self.core.id {
+            self.core.addresses.send_replace(member.addresses.clone());
+        }
         change(&self.core, Admin::Update(member)).await.map(drop)
     }
 

@@ -84,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) inbox: Inbox,
     pub(crate) reads: Reads,
     pub(crate) changes: Changes,
+    /// Where this member is, which nobody knows better.
+    pub(crate) addresses: watch::Sender<Vec<String>>,
     pub(crate) leadership: watch::Sender<Leadership>,
     progress: Arc<Progress>,
     pub(crate) volatile_turns: VolatileTurns,

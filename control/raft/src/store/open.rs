@@ -115,6 +115,7 @@ impl RaftStore {
             inbox: Inbox::default(),
             reads: Reads::default(),
             changes: Changes::default(),
+            addresses: watch::channel(config.member.addresses).0,
             leadership: watch::channel(Leadership::default()).0,
             progress,
             volatile_turns: VolatileTurns::default(),
@@ -124,11 +125,11 @@ impl RaftStore {
         });
         guard.pass_on();
         let store = Arc::new(Self { core: Arc::clone(&core), tasks: Mutex::default() });
-        store.begin(&core, config.member).await?;
+        store.begin(&core).await?;
         Ok(store)
     }
 
-    async fn begin(&self, core: &Arc<Core>, member: Member) -> Result<(), OpenError> {
+    async fn begin(&self, core: &Arc<Core>) -> Result<(), OpenError> {
         let follow = Arc::clone(&core.directory).follow(core.raft.server_metrics());
         self.tasks.lock().extend([
             tokio::spawn(follow),
@@ -138,7 +139,7 @@ impl RaftStore {
             tokio::spawn(keeper::forget(Arc::clone(core))),
             tokio::spawn(level::keep(Arc::clone(core))),
             tokio::spawn(volatile_sync::keep(Arc::clone(core))),
-            tokio::spawn(membership::announce(Arc::clone(core), member)),
+            tokio::spawn(membership::announce(Arc::clone(core))),
         ]);
         if !core.log.is_alone() {
             return Ok(());

@@ -103,7 +103,7 @@ async fn a_member_may_move_to_another_address() {
     let mut cluster = Cluster::of(3).await;
     let mut moved = cluster.nodes[1].member.clone();
     moved.addresses = vec!["elsewhere.test:6443".into()];
-    cluster.store(2).update_member(moved.clone()).await.unwrap();
+    cluster.store(1).update_member(moved.clone()).await.unwrap();
     for number in 0..3 {
         let store = cluster.store(number);
         eventually("everybody knows", || async { store.members()[1].member == moved }).await;
