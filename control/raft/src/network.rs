@@ -19,14 +19,14 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use parking_lot::Mutex;
-use sampan_store::{Background, Level};
+use sampan_store::{Background, DurableConfig, Level};
 use tokio::time::timeout;
 
 use crate::directory::Directory;
 use crate::machine::SnapshotData;
 use crate::peers::{Link, PeerError, Peers, Unanswered};
 use crate::session::Session;
-use crate::snapshot_stream;
+use crate::snapshot_stream::{self, frame_bytes};
 use crate::types::{Member, MemberId, TypeConfig};
 use crate::wire::{Append, Kind, Message, convert};
 
@@ -44,12 +44,13 @@ pub(crate) struct Network {
     directory: Arc<Directory>,
     peers: Arc<dyn Peers>,
     background: Background,
+    frame_bytes: usize,
 }
 
 impl Network {
     /// Sends to the members that the directory has, over `peers`; `background` reads snapshots.
-    pub(crate) fn new(directory: Arc<Directory>, peers: Arc<dyn Peers>, background: Background) -> Self {
-        Self { directory, peers, background }
+    pub(crate) fn new(directory: Arc<Directory>, peers: Arc<dyn Peers>, store: &DurableConfig) -> Self {
+        Self { directory, peers, background: store.background, frame_bytes: frame_bytes(store) }
     }
 
     fn client(&self, target: MemberId, member: &Member, lane: Lane) -> Client {
@@ -60,6 +61,7 @@ impl Network {
             directory: Arc::clone(&self.directory),
             peers: Arc::clone(&self.peers),
             background: self.background,
+            frame_bytes: self.frame_bytes,
         };
         Client { ends, lane, idle: Mutex::default() }
     }
@@ -94,6 +96,8 @@ pub(crate) struct Ends {
     directory: Arc<Directory>,
     peers: Arc<dyn Peers>,
     pub(crate) background: Background,
+    /// Of a snapshot, about.
+    pub(crate) frame_bytes: usize,
 }
 
 impl Ends {

@@ -12,7 +12,7 @@ use openraft::alias::SnapshotOf;
 use openraft::errors::{NetworkError, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
-use sampan_store::{Build, Cut, StorageError};
+use sampan_store::{Build, Cut, DurableConfig, StorageError};
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
@@ -23,12 +23,17 @@ use crate::store::Core;
 use crate::types::{self, TypeConfig};
 use crate::wire::{Kind, Message, SnapshotBegin, convert};
 
-/// About how large a frame is.
-const FRAME_BYTES: usize = 256 << 10;
+/// What a frame has at the least and at the most, about.
+const FRAME_BYTES: (usize, usize) = (1 << 10, 256 << 10);
 /// How long either side may stand still.
 const STALL: Duration = Duration::from_secs(15);
 /// How often a receiver that is installing says that it is still there.
 const INSTALLING_EVERY: Duration = Duration::from_secs(2);
+
+/// About how large a frame is: the smaller, the less a store holds in memory.
+pub(crate) fn frame_bytes(store: &DurableConfig) -> usize {
+    (store.checkpoint_bytes / 16).clamp(FRAME_BYTES.0, FRAME_BYTES.1)
+}
 
 type Streaming = StreamingError<TypeConfig>;
 
@@ -88,7 +93,8 @@ async fn transmit(ends: &Ends, begin: SnapshotBegin, cut: &Arc<Cut>) -> Result<t
 
 async fn read(ends: &Ends, cut: &Arc<Cut>, cursor: &Bytes) -> Result<Option<(Bytes, Bytes)>, StorageError> {
     let (cut, cursor) = (Arc::clone(cut), cursor.clone());
-    ends.background.run(move || cut.frame(&cursor, FRAME_BYTES)).await
+    let max = ends.frame_bytes;
+    ends.background.run(move || cut.frame(&cursor, max)).await
 }
 
 fn odd(link: &Link, message: &Message) -> PeerError {

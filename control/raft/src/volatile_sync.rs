@@ -17,12 +17,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::forward;
 use crate::peers::{Link, PeerError};
+use crate::snapshot_stream::frame_bytes;
 use crate::store::Core;
 use crate::types::Member;
 use crate::wire::{Kind, Message};
 
-/// About how large a frame is.
-const FRAME_BYTES: usize = 256 << 10;
 /// How long either side may stand still.
 const STALL: Duration = Duration::from_secs(3);
 /// How much later than the leader the others are asked.
@@ -227,10 +226,10 @@ pub(crate) async fn serve(core: &Arc<Core>, mut link: Link) -> Result<(), PeerEr
         CopyOf { applied, .. } => Message::VolatileBegin { applied },
     };
     link.send(begin, STALL).await?;
-    let mut cursor = Bytes::new();
+    let (mut cursor, max) = (Bytes::new(), frame_bytes(core.machine.config()));
     loop {
         let (machine, after) = (Arc::clone(&core.machine), cursor.clone());
-        let frame = core.background.run(move || machine.volatile_frame(&after, FRAME_BYTES)).await;
+        let frame = core.background.run(move || machine.volatile_frame(&after, max)).await;
         let frame = frame.map_err(|error| PeerError::broken(link.member, error.to_string()))?;
         let Some((frame, after)) = frame else { break };
         link.send(Message::VolatileFrame { frame }, STALL).await?;

@@ -127,6 +127,7 @@ pub(crate) struct Settings {
     pub(crate) agent: bool,
     pub(crate) audit_log: Option<PathBuf>,
     pub(crate) etcd_listen: Option<SocketAddr>,
+    pub(crate) etcd_progress_interval: Duration,
     pub(crate) snapshots: SnapshotTargetArgs,
     pub(crate) join: Option<Join>,
     /// `None`: alone for good, as `sampan dev` is.
@@ -187,6 +188,7 @@ impl Settings {
             agent: !args.disable_agent,
             audit_log: args.audit_log_path,
             etcd_listen: args.etcd_listen,
+            etcd_progress_interval: args.etcd_watch_progress_notify_interval,
             snapshots: args.snapshots,
             join: None,
             replication: None,

@@ -99,7 +99,7 @@ impl RaftStore {
         directory.set_level(standing.level);
         let state_machine = StateMachine::new(id, Arc::clone(&machine), log.clone(), Arc::clone(&directory));
         let progress = state_machine.progress();
-        let network = Network::new(Arc::clone(&directory), Arc::clone(&peers), config.store.background);
+        let network = Network::new(Arc::clone(&directory), Arc::clone(&peers), &config.store);
         let raft = openraft::Raft::new(id, options, network, log.clone(), state_machine)
             .await
             .map_err(|error| OpenError::Start { why: error.to_string() })?;

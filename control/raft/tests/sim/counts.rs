@@ -45,6 +45,7 @@ happenings! {
     Removed => "members removed",
     Added => "members added",
     Snapshot => "snapshots installed",
+    Resumed => "snapshots that went on where they broke off",
     VolatileCopy => "copies of keys in memory",
     VolatileLoss => "times that keys in memory were given up",
     WatchEnded => "watches ended and taken up again",

@@ -437,6 +437,7 @@ impl std::fmt::Write for FirstWord {
 fn note_message(counts: &Counts, message: &Message) {
     match message {
         Message::SnapshotDone { .. } => counts.note(Happened::Snapshot),
+        Message::SnapshotAt { cursor } if !cursor.is_empty() => counts.note(Happened::Resumed),
         Message::VolatileEnd => counts.note(Happened::VolatileCopy),
         _ => {}
     }

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::DataDirArgs;
+use super::values::duration;
 
 /// `sampan token`.
 #[derive(Args, Debug, Clone)]
@@ -105,34 +106,4 @@ pub(crate) enum CertificateCommand {
     RotateCa,
     /// Tell how far a rotation is.
     Status,
-}
-
-/// A duration as people write it: `90s`, `30m`, `24h`, `7d`, or seconds.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || format!("{text:?} is not a duration such as 30m, 24h or 7d");
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(seconds).map(std::time::Duration::from_secs).ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_as_people_write_them() {
-        for (text, seconds) in [("0", 0), ("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800)] {
-            assert_eq!(duration(text), Ok(std::time::Duration::from_secs(seconds)), "{text}");
-        }
-        for wrong in ["", "h", "1w", "1.5h", "-1h", "99999999999999999999h", "10000000000000000d"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
 }

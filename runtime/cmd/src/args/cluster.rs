@@ -8,6 +8,7 @@ use clap::Args;
 use ipnet::Ipv4Net;
 use sampan_store::Level;
 
+use super::values::{interval, milliseconds, octal};
 use super::{DataDirArgs, SnapshotTargetArgs};
 
 /// This machine as a node.
@@ -82,6 +83,9 @@ pub(crate) struct ClusterArgs {
     /// Speak the etcd v3 API on this address: plain on loopback, mutual TLS elsewhere [default: not]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) etcd_listen: Option<SocketAddr>,
+    /// How often watches that ask for it are told on the etcd API how far they are
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = interval, requires = "etcd_listen")]
+    pub(crate) etcd_watch_progress_notify_interval: Duration,
     #[command(flatten)]
     pub(crate) snapshots: SnapshotTargetArgs,
 }
@@ -142,18 +146,4 @@ pub(crate) struct AgentArgs {
     /// kubeconfig.yaml; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 6444)]
     pub(crate) local_listen_port: u16,
-}
-
-fn octal(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err(format!("{text:?} is not an octal mode such as 600")),
-    }
-}
-
-fn milliseconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(number @ 10..=60_000) => Ok(Duration::from_millis(number)),
-        _ => Err(format!("{text:?} is not a number of milliseconds from 10 to 60000")),
-    }
 }

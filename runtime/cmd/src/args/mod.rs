@@ -3,6 +3,7 @@
 mod admin;
 mod cluster;
 mod snapshot;
+mod values;
 
 pub(crate) use admin::{
     CertificateArgs, CertificateCommand, MemberArgs, MemberCommand, NodeAdminArgs, NodeCommand, TokenArgs,
@@ -170,6 +171,7 @@ mod tests {
             ("sampan nothing", "nothing"),
             ("sampan image import a", "<FILE>"),
             ("sampan dev --write-kubeconfig-mode 999", "octal"),
+            ("sampan server --etcd-watch-progress-notify-interval 5s", "--etcd-listen"),
         ] {
             let text = parsed(line).unwrap_err();
             assert!(text.contains(part) && !text.contains('\n'), "{line}: {text}");

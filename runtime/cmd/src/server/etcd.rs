@@ -42,7 +42,8 @@ pub(super) async fn start(
     };
     let listener = Listener::bind(address, security).await.doing(mend)?;
     tracing::info!(address = %listener.local_address(), "the etcd API is served");
-    let server = EtcdServer::new(storage(ground), view, lessor, Options::default());
+    let options = Options { progress_interval: settings.etcd_progress_interval, ..Options::default() };
+    let server = EtcdServer::new(storage(ground), view, lessor, options);
     components.start("etcd API", PATIENCE, |shutdown| server.serve(listener, shutdown));
     Ok(())
 }

@@ -16,6 +16,7 @@ mod command_line;
 mod etcd;
 mod examples;
 mod faults;
+mod kube_apiserver;
 mod machine;
 mod pods;
 mod restart;
