@@ -26,7 +26,7 @@ use crate::directory::Directory;
 use crate::machine::SnapshotData;
 use crate::peers::{Link, PeerError, Peers, Unanswered};
 use crate::session::Session;
-use crate::snapshot_stream::{self, frame_bytes};
+use crate::snapshot_stream;
 use crate::types::{Member, MemberId, TypeConfig};
 use crate::wire::{Append, Kind, Message, convert};
 
@@ -50,7 +50,7 @@ pub(crate) struct Network {
 impl Network {
     /// Sends to the members that the directory has, over `peers`; `background` reads snapshots.
     pub(crate) fn new(directory: Arc<Directory>, peers: Arc<dyn Peers>, store: &DurableConfig) -> Self {
-        Self { directory, peers, background: store.background, frame_bytes: frame_bytes(store) }
+        Self { directory, peers, background: store.background, frame_bytes: store.snapshot_frame_bytes }
     }
 
     fn client(&self, target: MemberId, member: &Member, lane: Lane) -> Client {

@@ -12,7 +12,7 @@ use openraft::alias::SnapshotOf;
 use openraft::errors::{NetworkError, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
-use sampan_store::{Build, Cut, DurableConfig, StorageError};
+use sampan_store::{Build, Cut, StorageError};
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
@@ -23,17 +23,10 @@ use crate::store::Core;
 use crate::types::{self, TypeConfig};
 use crate::wire::{Kind, Message, SnapshotBegin, convert};
 
-/// What a frame has at the least and at the most, about.
-const FRAME_BYTES: (usize, usize) = (1 << 10, 256 << 10);
 /// How long either side may stand still.
 const STALL: Duration = Duration::from_secs(15);
 /// How often a receiver that is installing says that it is still there.
 const INSTALLING_EVERY: Duration = Duration::from_secs(2);
-
-/// About how large a frame is: the smaller, the less a store holds in memory.
-pub(crate) fn frame_bytes(store: &DurableConfig) -> usize {
-    (store.checkpoint_bytes / 16).clamp(FRAME_BYTES.0, FRAME_BYTES.1)
-}
 
 type Streaming = StreamingError<TypeConfig>;
 
@@ -99,8 +92,9 @@ async fn read(ends: &Ends, cut: &Arc<Cut>, cursor: &Bytes) -> Result<Option<(Byt
 
 fn odd(link: &Link, message: &Message) -> PeerError {
     match message {
+        // It cannot in a moment either: as with one that cannot be reached, it is not tried again at once.
         Message::SnapshotFailed { why } => {
-            PeerError::broken(link.member, format!("it cannot take the snapshot: {why}"))
+            PeerError::Unreachable { member: link.member, why: format!("it cannot take the snapshot: {why}") }
         }
         _ => PeerError::nonsense(link.member, "a message that is out of place"),
     }

@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::forward;
 use crate::peers::{Link, PeerError};
-use crate::snapshot_stream::frame_bytes;
 use crate::store::Core;
 use crate::types::Member;
 use crate::wire::{Kind, Message};
@@ -226,7 +225,7 @@ pub(crate) async fn serve(core: &Arc<Core>, mut link: Link) -> Result<(), PeerEr
         CopyOf { applied, .. } => Message::VolatileBegin { applied },
     };
     link.send(begin, STALL).await?;
-    let (mut cursor, max) = (Bytes::new(), frame_bytes(core.machine.config()));
+    let (mut cursor, max) = (Bytes::new(), core.machine.config().snapshot_frame_bytes);
     loop {
         let (machine, after) = (Arc::clone(&core.machine), cursor.clone());
         let frame = core.background.run(move || machine.volatile_frame(&after, max)).await;

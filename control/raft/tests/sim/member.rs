@@ -110,6 +110,7 @@ impl Host {
         store.segment_bytes = self.sizes.segment;
         store.checkpoint_bytes = self.sizes.checkpoint;
         store.redb_cache_bytes = 256 << 10;
+        store.snapshot_frame_bytes = 256;
         store.compaction.interval = Duration::ZERO;
         store.last_good_interval = Duration::ZERO;
         store.volatile_prefixes = vec![VOLATILE_PREFIX.into()];

@@ -24,6 +24,8 @@ use crate::trace::Trace;
 
 /// How many messages may be under way in one direction of a stream.
 const WINDOW: usize = 64;
+/// Of so many frames of snapshots one does not arrive, and its stream breaks.
+const SNAPSHOT_BREAKS: u32 = 30;
 
 /// What the network is like.
 #[derive(Clone, Copy, Debug)]
@@ -272,6 +274,12 @@ impl Net {
             return false;
         }
         let due = (self.now + delay).max(pipe.last_due);
+        // Snapshots come when all is well again, mostly, and are to break off all the same.
+        if matches!(piece, Piece::Message(Message::SnapshotFrame { .. }))
+            && self.rng.random_range(0..SNAPSHOT_BREAKS) == 0
+        {
+            found.breaks_at.get_or_insert(due);
+        }
         pipe.last_due = due;
         pipe.under_way.push_back((due, piece));
         true

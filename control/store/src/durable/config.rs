@@ -48,6 +48,8 @@ pub struct DurableConfig {
     pub checkpoint_bytes: usize,
     /// What the tables keep of themselves in memory.
     pub redb_cache_bytes: usize,
+    /// About how much of a snapshot for another member is read and sent at once; one record at the least.
+    pub snapshot_frame_bytes: usize,
     /// When history is forgotten.
     pub compaction: Compaction,
     /// Keys that begin with one of these live in memory only: a restart forgets them.
@@ -95,6 +97,7 @@ impl DurableConfig {
             segment_bytes: 4 << 20,
             checkpoint_bytes: 4 << 20,
             redb_cache_bytes: 4 << 20,
+            snapshot_frame_bytes: 256 << 10,
             compaction: Compaction::default(),
             volatile_prefixes: Vec::new(),
             sealed_prefixes: Vec::new(),
