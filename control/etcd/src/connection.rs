@@ -25,6 +25,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Dispatch;
+use crate::opening::Opening;
 
 /// How often a quiet connection is asked whether its client is still there, and how long it may
 /// take to say so.
@@ -44,7 +45,7 @@ pub(crate) async fn serve(stream: Stream, dispatch: Dispatch, stop: Cancellation
         .max_concurrent_streams(u32::MAX)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), dispatch);
+        .serve_connection(TokioIo::new(Opening::new(stream)), dispatch);
     let (mut connection, mut stopped) = (pin!(connection), pin!(stop.cancelled().fuse()));
     let mut running = FuturesUnordered::new();
     let ended = rounds(|cx| {

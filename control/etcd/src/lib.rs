@@ -19,6 +19,7 @@ mod keys;
 mod kv;
 mod lease;
 mod maintenance;
+mod opening;
 pub mod proto;
 mod range;
 mod scan;

@@ -12,10 +12,9 @@ struct Ctl {
 }
 
 impl Ctl {
-    /// Without a scheme: where it stands, etcdctl 3.4 sends it to single members as part of the
-    /// host's name, which HTTP/2 does not allow.
+    /// With a scheme: etcdctl 3.4 sends it to single members as part of the host's name.
     fn new(address: SocketAddr) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), endpoint: format!("--endpoints={address}") }
+        Self { dir: tempfile::tempdir().unwrap(), endpoint: format!("--endpoints=http://{address}") }
     }
 
     fn run(&self, args: &[&str]) -> (bool, String) {

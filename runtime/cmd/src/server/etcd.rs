@@ -13,7 +13,7 @@ use sampan_raft::RaftStore;
 use tokio_stream::wrappers::WatchStream;
 
 use super::ground::Ground;
-use super::{PATIENCE, storage};
+use super::{PATIENCE, etcd_urls, storage};
 use crate::components::Components;
 use crate::error::{CommandError, Doing};
 use crate::settings::Settings;
@@ -32,7 +32,11 @@ pub(super) async fn start(
     let keeper = Arc::clone(&lessor);
     // Leases end, too, where another server serves the API.
     components.start("leases", PATIENCE, |shutdown| async move { keeper.run(shutdown).await });
-    let Some(address) = settings.etcd_listen else { return Ok(()) };
+    let store = Arc::clone(&ground.store);
+    let Some(address) = settings.etcd_listen else {
+        components.start("no etcd API", PATIENCE, |shutdown| etcd_urls::tell(store, || None, shutdown));
+        return Ok(());
+    };
     let mend = || "--etcd-listen".to_owned();
     let security = if address.ip().to_canonical().is_loopback() {
         Security::Plaintext
@@ -42,6 +46,9 @@ pub(super) async fn start(
     };
     let listener = Listener::bind(address, security).await.doing(mend)?;
     tracing::info!(address = %listener.local_address(), "the etcd API is served");
+    let (local, own) = (listener.local_address(), settings.clone());
+    let url = move || Some(etcd_urls::url(&own, local));
+    components.start("etcd API's URL", PATIENCE, |shutdown| etcd_urls::tell(store, url, shutdown));
     let options = Options { progress_interval: settings.etcd_progress_interval, ..Options::default() };
     let server = EtcdServer::new(storage(ground), view, lessor, options);
     components.start("etcd API", PATIENCE, |shutdown| server.serve(listener, shutdown));
@@ -93,12 +100,13 @@ impl ClusterView for View {
     }
 
     async fn members(&self) -> Result<Vec<MemberView>, ViewError> {
+        let urls = etcd_urls::all(&self.0).await;
+        let urls = urls.map_err(|error| ViewError::Failed { why: sampan_client::informer::chain(&error) })?;
         let view = |standing: sampan_raft::MemberStatus| MemberView {
             id: standing.member.id,
             name: standing.member.name,
             peer_urls: standing.member.addresses.iter().map(|address| format!("quic://{address}")).collect(),
-            // Whether another member serves this API is its own affair.
-            client_urls: Vec::new(),
+            client_urls: urls.get(&standing.member.id).cloned().into_iter().collect(),
             learner: !standing.voter,
         };
         Ok(self.0.members().into_iter().map(view).collect())

@@ -6,6 +6,7 @@
 
 mod announce;
 mod etcd;
+mod etcd_urls;
 mod figures;
 mod forced;
 mod ground;

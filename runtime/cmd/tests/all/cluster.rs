@@ -24,6 +24,11 @@ pub(crate) fn program(path: &Path) -> Command {
     command
 }
 
+/// A port that nobody listens on, for a moment at least.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// A pod range that no other test of this machine uses now.
 pub(crate) fn range() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);

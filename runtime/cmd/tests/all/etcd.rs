@@ -1,13 +1,15 @@
 //! The etcd API of a server, and snapshots that are made through it.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use sampan_etcd::proto::etcdserverpb as pb;
+use sampan_etcd::proto::etcdserverpb::cluster_client::ClusterClient;
 use sampan_etcd::proto::etcdserverpb::kv_client::KvClient;
 use sampan_etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 
-use crate::cluster::sampan;
-use crate::machine::{first, path, reads, write};
+use crate::cluster::{PATIENCE, free_port, sampan};
+use crate::machine::{Machine, first, path, reads, write};
 
 /// What `etcdctl snapshot save` does.
 async fn save(url: &str, file: &str) {
@@ -21,8 +23,7 @@ async fn save(url: &str, file: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_apis_show_the_same_and_a_snapshot_of_one_is_restored_for_both() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let listen = format!("127.0.0.1:{port}");
+    let listen = format!("127.0.0.1:{}", free_port());
     let mut server = first(&["--etcd-listen", &listen]).await;
     let url = format!("http://{listen}");
     write(&server, "saved").await;
@@ -56,4 +57,41 @@ async fn both_apis_show_the_same_and_a_snapshot_of_one_is_restored_for_both() {
     assert!(reads(&server, "saved").await);
     let mut client = KvClient::connect(url).await.unwrap();
     assert_eq!(client.range(get).await.unwrap().into_inner().count, 1);
+}
+
+/// Waits until the member at `url` says this of where clients reach each member: `name=url`.
+async fn lists(url: &str, wanted: [String; 2]) {
+    let mut client = ClusterClient::connect(url.to_owned()).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let list = client.member_list(pb::MemberListRequest { linearizable: true }).await.unwrap();
+        let members = list.into_inner().members.into_iter();
+        let mut found: Vec<_> =
+            members.map(|member| format!("{}={}", member.name, member.client_ur_ls.join(","))).collect();
+        found.sort();
+        if found == wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_knows_one_server_learns_of_all() {
+    let listen = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let [one, two] = [0, 1].map(|server| format!("http://{}", listen[server]));
+    let first = first(&["--etcd-listen", &listen[0]]).await;
+    let (url, token) = (first.url(), first.token("server"));
+    let join = ["--server", &url, "--token", &token];
+    let mut second = Machine::server("s2", &[&join[..], &["--etcd-listen", &listen[1]]].concat());
+    second.start().await;
+    for url in [&one, &two] {
+        lists(url, [format!("s1={one}"), format!("s2={two}")]).await;
+    }
+    // One that serves the API no more says so.
+    second.stop();
+    second.set_arguments(&["server", "--disable-agent", "--bind-address", "127.0.0.1"]);
+    second.start().await;
+    lists(&one, [format!("s1={one}"), "s2=".to_owned()]).await;
 }

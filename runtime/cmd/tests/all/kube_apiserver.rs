@@ -16,15 +16,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::cluster::{PATIENCE, range};
+use crate::cluster::{PATIENCE, free_port, range};
 use crate::machine::{Machine, leader, wait_for_voters};
 
 /// Whoever has it may do everything.
 const TOKEN: &str = "administrator";
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// Three servers that speak the etcd API, and an API server over them.
 struct Stack {
