@@ -48,6 +48,8 @@ pub(super) async fn tell(
         }
         match shutdown.run_until_cancelled(told(&store, url.clone().map(Bytes::from))).await {
             None => return,
+            // Where there is no API it cannot move.
+            Some(Ok(())) if url.is_none() => return shutdown.cancelled().await,
             Some(Ok(())) => known = Some(url),
             Some(Err(error)) => {
                 tracing::debug!(error = %sampan_client::informer::chain(&error), "not told yet where the etcd API is");
