@@ -10,21 +10,12 @@ use sampan_store::{
     prefix_end,
 };
 
-use crate::support::{all, bytes, delete, get, noise, open, put, put_txn, small, try_put};
+use crate::support::{
+    all, bytes, delete, eventually, get, noise, open, put, put_txn, settled, small, try_put,
+};
 
 fn watch_all(from: Revision) -> WatchRequest {
     WatchRequest { start: bytes("/"), end: Some(prefix_end(b"/")), from }
-}
-
-/// Waits for something that happens in the background.
-async fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
-    for _ in 0..6_000 {
-        if happened() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never happened: {what}");
 }
 
 #[tokio::test]
@@ -128,7 +119,7 @@ async fn nothing_is_written_while_nothing_happens() {
     config.volatile_prefixes = vec!["/volatile/".into()];
     // Many volatile entries together are worth a checkpoint, these few are not.
     config.checkpoint_bytes = 128 << 10;
-    let store = open(&config).await;
+    let store = settled(&config).await;
     for at in 0..200 {
         put(&store, &format!("/k/{}", at % 10), noise(at, 500)).await;
     }

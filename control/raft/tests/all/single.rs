@@ -7,7 +7,7 @@ use sampan_raft::{Member, NoPeers, OpenError, RaftStore, Start};
 use sampan_store::conformance::{Store, run_all};
 use sampan_store::{Background, Storage, StorageError};
 
-use crate::support::{all, get, member, noise, open, put, small};
+use crate::support::{all, get, member, noise, open, put, settled, small};
 
 #[tokio::test]
 async fn a_member_without_threads_keeps_the_promises() {
@@ -67,7 +67,7 @@ async fn one_that_waits_to_be_taken_in_is_known_by_its_directory() {
 #[tokio::test]
 async fn one_that_is_alone_sleeps_while_nothing_is_asked_of_it() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(&small(dir.path())).await;
+    let store = settled(&small(dir.path())).await;
     put(&store, "/a", "1").await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let metrics = tokio::runtime::Handle::current().metrics();
@@ -118,7 +118,7 @@ async fn the_log_lets_go_of_what_is_in_the_tables() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_is_one_sync_and_many_share_one() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(open(&small(dir.path())).await);
+    let store = Arc::new(settled(&small(dir.path())).await);
     put(&*store, "/warm", "1").await;
     let before = store.stats();
     for at in 0..20 {

@@ -47,6 +47,25 @@ pub(crate) async fn open(config: &DurableConfig) -> RaftStore {
     try_open(config).await.unwrap()
 }
 
+/// Opens a store that then writes nothing of its own accord: a new group's level goes up a moment
+/// after its first member leads, and that is an entry like any other.
+pub(crate) async fn settled(config: &DurableConfig) -> RaftStore {
+    let store = open(config).await;
+    eventually("the group is at its level", || store.level() == store.newest_level()).await;
+    store
+}
+
+/// Waits for something that happens in the background.
+pub(crate) async fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if happened() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never happened: {what}");
+}
+
 pub(crate) fn bytes(text: impl AsRef<[u8]>) -> Bytes {
     Bytes::copy_from_slice(text.as_ref())
 }
