@@ -290,12 +290,6 @@ impl RaftStore {
         self.core.cluster()
     }
 
-    /// The revision at which the group last gave up its keys in memory; 0 where it did not since
-    /// this member started.
-    pub fn volatile_lost(&self) -> Revision {
-        self.core.machine.volatile_lost()
-    }
-
     /// This member's id.
     pub fn id(&self) -> MemberId {
         self.core.id

@@ -278,7 +278,7 @@ impl Sim {
     /// Notices that a member gave up its keys in memory, with the others; never for so little as a
     /// minority that restarts.
     fn look_for_losses(&mut self, index: usize) -> Result<(), String> {
-        let lost = self.hosts[index].store().map_or(0, |store| store.volatile_lost().0);
+        let lost = self.hosts[index].store().map_or(0, |store| store.stats().volatile_lost);
         if lost == 0 || !self.losses.insert(lost) {
             return Ok(());
         }

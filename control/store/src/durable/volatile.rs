@@ -7,7 +7,6 @@ use super::Machine;
 use super::cut::{Gathered, decode};
 use crate::span::{Span, successor};
 use crate::storage::StorageError;
-use crate::types::Revision;
 use crate::volatile::CopyOf;
 
 impl Machine {
@@ -65,12 +64,6 @@ impl Machine {
         }
         let _writer = self.shared.writer.lock();
         self.shared.core.adopt_volatile(rows, copy)
-    }
-
-    /// The revision at which the group last gave up its volatile keys; 0 where it did not since this
-    /// was opened.
-    pub fn volatile_lost(&self) -> Revision {
-        Revision(self.shared.core.state.read().known.lost_at)
     }
 
     /// Takes what is here of the volatile rows for all that is left of them: this member leads a

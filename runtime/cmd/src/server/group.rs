@@ -12,6 +12,7 @@ use sampan_transport::{Purpose, Stream, TransportError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::etcd_urls;
 use super::peers::OtherServers;
 
 /// How often the members are looked at beside changes of leadership.
@@ -70,7 +71,11 @@ impl Membership for Group {
     }
 
     async fn remove(&self, id: u64) -> Result<(), MembershipError> {
-        self.0.remove(id).await.map_err(refused)
+        self.0.remove(id).await.map_err(refused)?;
+        if id != self.0.id() {
+            etcd_urls::forget(&self.0, id).await;
+        }
+        Ok(())
     }
 
     async fn update(&self, id: u64, addresses: Vec<String>) -> Result<(), MembershipError> {
