@@ -82,7 +82,10 @@ async fn the_shutdown_pollable_fires_with_the_request() {
     let node = Node::new();
     let pod = node.pod("127.42.2.1").await;
     let id = pod.start(container(&node.image(Flavor::CommandP2, &text::waits_for_shutdown()))).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Its memory grows once it was told that nobody has asked it to stop.
+    while node.runtime.container_stats(&id).await.unwrap().memory_bytes == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     node.runtime.stop_container(&id, PATIENCE).await.unwrap();
     assert_eq!(node.ended(&id).await.code, 0);
 }

@@ -95,8 +95,10 @@ pub(crate) fn waits_for_shutdown() -> String {
         r#"(import "h" "subscribe" (func $subscribe (result i32)))
            (import "h" "requested" (func $requested (result i32)))
            (import "h" "block" (func $block (param i32)))
+           (memory 0)
            (func (export "run") (result i32)
              (if (call $requested) (then unreachable))
+             (drop (memory.grow (i32.const 1)))
              (call $block (call $subscribe))
              (if (i32.eqz (call $requested)) (then unreachable))
              (i32.const 0))"#,
