@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use rustix::fs::{AtFlags, OFlags, StatxFlags};
+use rustix::fs::{Advice, AtFlags, OFlags, StatxFlags};
 
 /// The least that a device writes.
 const SECTOR: usize = 512;
@@ -105,6 +105,20 @@ impl Disk {
             }
         }
         Ok(DiskFile { file: options.open(path)?, path: RwLock::new(path.to_owned()), disk: self.clone() })
+    }
+
+    /// Opens a file whose last writer may have ended at any moment, and makes what it shows
+    /// durable: a write that was never synced must not be believed, since a power cut can still
+    /// take it back.
+    pub(crate) fn open_left(&self, path: &Path) -> io::Result<DiskFile> {
+        let file = self.open(path, Create::No)?;
+        file.sync_data()?;
+        // After a sync that failed the page cache may show what the device does not have, and
+        // never will: what is read from here on is read from the device.
+        if let Err(error) = rustix::fs::fadvise(&file.file, 0, None, Advice::DontNeed) {
+            tracing::debug!(%error, path = %path.display(), "the page cache keeps what it has of a file");
+        }
+        Ok(file)
     }
 
     /// Opens a file that is written in place, sector by sector: past the page cache where the file

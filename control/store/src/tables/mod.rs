@@ -88,7 +88,7 @@ impl Tables {
 
     /// Opens existing tables; damage is found before anything is written.
     pub(crate) fn open(path: &Path, disk: &Disk, cache: usize) -> Result<Self, TablesError> {
-        let file = disk.open(path, Create::No).map_err(TablesError::Io)?;
+        let file = disk.open_left(path).map_err(TablesError::Io)?;
         let len = file.len().map_err(TablesError::Io)?;
         if len == 0 {
             return Err(TablesError::Corrupt("the file is empty".into()));

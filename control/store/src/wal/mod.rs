@@ -88,7 +88,7 @@ pub struct Wal {
 impl Wal {
     /// Opens the log in `dir`, making it if there is none. `applied` is the last entry that the
     /// tables hold. It must not lie beyond the log's end, unless it is `installed`, the last one
-    /// of a state that was put into the tables as a whole.
+    /// of a state that was put into the tables as a whole. What is found is durable.
     pub fn open(
         dir: &Path,
         segment_bytes: usize,

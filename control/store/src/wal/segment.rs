@@ -52,6 +52,8 @@ impl Segments {
                 _ => {}
             }
         }
+        // Names too may be of a program that ended before they were durable.
+        sync_dir(dir)?;
         Ok(Self { dir: dir.to_owned(), size, disk: disk.clone(), spares })
     }
 
@@ -82,8 +84,9 @@ impl Segments {
         Ok(numbers)
     }
 
+    /// What a segment holds, durably from now on.
     pub(super) fn read(&self, number: u64) -> io::Result<Vec<u8>> {
-        self.disk.open(&self.path(number), Create::No)?.read_all()
+        self.disk.open_left(&self.path(number))?.read_all()
     }
 
     /// Opens a segment to go on behind its first `used` bytes.

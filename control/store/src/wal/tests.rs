@@ -1,9 +1,11 @@
 //! The log on a real directory: what it gives back after orderly and disorderly ends.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::*;
 use crate::disk::{DiskFaults, DiskOp};
@@ -270,4 +272,51 @@ fn a_spare_that_another_takes_the_place_of_is_still_one() {
         drop(spare.acquire(number).unwrap());
     }
     assert_eq!(spare.numbers().unwrap(), [3, 4, 5]);
+}
+
+/// A disk that knows which files hold what was not synced, and can refuse to sync.
+#[derive(Default)]
+struct Watched {
+    unsynced: Mutex<BTreeSet<PathBuf>>,
+    sync_fails: AtomicBool,
+}
+
+impl DiskFaults for Watched {
+    fn before(&self, op: DiskOp<'_>) -> io::Result<()> {
+        match op {
+            DiskOp::Sync { .. } if self.sync_fails.load(Ordering::SeqCst) => {
+                return Err(io::Error::other("the disk is broken"));
+            }
+            DiskOp::Sync { path } => drop(self.unsynced.lock().remove(path)),
+            DiskOp::Write { path, .. } => drop(self.unsynced.lock().insert(path.to_owned())),
+            DiskOp::SetLen { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_log_gives_back_is_durable_even_if_it_never_was_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Watched::default());
+    let open = || {
+        let faults: Arc<dyn DiskFaults> = disk.clone();
+        Wal::open(dir.path(), SEGMENT, &Disk::new(Some(faults)), id(0), id(0))
+    };
+    let (mut wal, _) = open().unwrap();
+    wal.append(&[entry(1, 100)]).unwrap();
+    disk.sync_fails.store(true, Ordering::SeqCst);
+    // As if the process ended between the write and its sync.
+    let segment = wal.current.as_mut().unwrap();
+    let mut batch = Batch::default();
+    batch.push(&entry(2, 100)).unwrap();
+    batch.seal(&mut wal.chain).unwrap();
+    assert!(segment.append(&batch.bytes).is_err());
+    drop(wal);
+    assert!(!disk.unsynced.lock().is_empty());
+    assert!(open().is_err(), "what cannot be made durable is not given back");
+    disk.sync_fails.store(false, Ordering::SeqCst);
+    let (_wal, recovered) = open().unwrap();
+    assert_eq!(recovered.entries.len(), 2);
+    assert_eq!(*disk.unsynced.lock(), BTreeSet::new());
 }
