@@ -62,6 +62,9 @@ impl DataDir {
         }
         is_ours(path, keys, newest)?;
         let lock = lock(path)?;
+        // A program that ended in between may have renamed files in here without making that
+        // durable: a power cut must not bring the old ones back under a log that goes on.
+        sync_dir(path).map_err(unusable)?;
         // Another process may have made the store between the look and the lock.
         let format = is_ours(path, keys, newest)?.unwrap_or(0);
         let (fresh, format) = (format == 0, Mutex::new(format));

@@ -33,6 +33,7 @@ pub(super) fn url(settings: &Settings, address: SocketAddr) -> String {
 }
 
 /// Has all members know where this one's etcd API is, or that it has none; its address may change.
+/// Forgets where those of removed members were.
 pub(super) async fn tell(
     store: Arc<RaftStore>,
     url: impl Fn() -> Option<String>,
@@ -61,17 +62,20 @@ pub(super) async fn tell(
 
 async fn told(store: &RaftStore, url: Option<Bytes>) -> Result<(), StorageError> {
     let found = store.range(RangeRequest::prefix(PREFIX)).await?;
-    // Read later than the keys: whoever wrote one is here by now, or was removed since.
-    let members = store.members().iter().map(|standing| standing.member.id).collect();
-    let changes = changes(store.id(), url, &found.kvs, &members);
+    // Asked later than the keys were read: whoever wrote one is a member by now, or was removed
+    // since. Where nobody leads, nothing is forgotten.
+    let standings = store.standings().await.ok();
+    let members = standings.map(|all| all.iter().map(|standing| standing.member.id).collect());
+    let changes = changes(store.id(), url, &found.kvs, members.as_ref());
     if changes.is_empty() {
         return Ok(());
     }
     store.txn(Txn { success: changes, ..Txn::default() }).await.map(drop)
 }
 
-/// What makes the store say where this member's etcd API is, and nothing of those who were removed.
-fn changes(own: u64, url: Option<Bytes>, found: &[KeyValue], members: &BTreeSet<u64>) -> Vec<Op> {
+/// What makes the store say where this member's etcd API is, and nothing of those who were removed,
+/// as far as it is known who the members are.
+fn changes(own: u64, url: Option<Bytes>, found: &[KeyValue], members: Option<&BTreeSet<u64>>) -> Vec<Op> {
     let own = key(own);
     let known = found.iter().find(|kv| kv.key == own).map(|kv| &kv.value);
     let said = match url {
@@ -79,7 +83,9 @@ fn changes(own: u64, url: Option<Bytes>, found: &[KeyValue], members: &BTreeSet<
         Some(value) => Some(Op::Put { key: own.clone(), value }),
         None => Some(Op::Delete { key: own.clone(), end: None }),
     };
-    let gone = |kv: &&KeyValue| kv.key != own && member(&kv.key).is_none_or(|id| !members.contains(&id));
+    let removed =
+        |key: &Bytes| members.is_some_and(|members| member(key).is_none_or(|id| !members.contains(&id)));
+    let gone = |kv: &&KeyValue| kv.key != own && removed(&kv.key);
     let forgotten = found.iter().filter(gone).map(|kv| Op::Delete { key: kv.key.clone(), end: None });
     said.into_iter().chain(forgotten).collect()
 }
@@ -131,13 +137,15 @@ mod tests {
     fn a_member_says_what_is_new_and_forgets_those_who_were_removed() {
         let found = [known(1, "http://old"), known(2, "http://two"), known(3, "http://gone")];
         let members = BTreeSet::from([1, 2, 4]);
+        let members = Some(&members);
         let put = Op::Put { key: key(1), value: "http://new".into() };
         let forget = Op::Delete { key: key(3), end: None };
-        assert_eq!(changes(1, Some("http://new".into()), &found, &members), [put, forget.clone()]);
+        assert_eq!(changes(1, Some("http://new".into()), &found, members), [put, forget.clone()]);
         let silent = Op::Delete { key: key(2), end: None };
-        assert_eq!(changes(2, None, &found, &members), [silent, forget.clone()]);
-        assert_eq!(changes(4, None, &found, &members), [forget]);
-        assert!(changes(2, Some("http://two".into()), &found[..2], &members).is_empty());
+        assert_eq!(changes(2, None, &found, members), [silent, forget.clone()]);
+        assert_eq!(changes(4, None, &found, members), [forget]);
+        assert!(changes(2, Some("http://two".into()), &found[..2], members).is_empty());
+        assert!(changes(4, None, &found, None).is_empty(), "nobody knows who was removed");
     }
 
     #[test]

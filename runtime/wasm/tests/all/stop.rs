@@ -83,9 +83,12 @@ async fn the_shutdown_pollable_fires_with_the_request() {
     let pod = node.pod("127.42.2.1").await;
     let id = pod.start(container(&node.image(Flavor::CommandP2, &text::waits_for_shutdown()))).await;
     // Its memory grows once it was told that nobody has asked it to stop.
-    while node.runtime.container_stats(&id).await.unwrap().memory_bytes == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let asked = async {
+        while node.runtime.container_stats(&id).await.unwrap().memory_bytes == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("the guest asks");
     node.runtime.stop_container(&id, PATIENCE).await.unwrap();
     assert_eq!(node.ended(&id).await.code, 0);
 }
